@@ -1,0 +1,41 @@
+# Each target makes the virtual environment itself when it is missing or older than its pins.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+SEEDS ?= 1
+
+.PHONY: quickstart test test-slow style format clean
+
+quickstart: $(VENV)/.base
+	$(BIN)/ultralong lab quickstart --seeds $(SEEDS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+style: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first: its pin decides the build, and nothing after it replaces that.
+$(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) outputs .pytest_cache .mypy_cache .ruff_cache

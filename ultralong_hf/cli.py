@@ -1,0 +1,60 @@
+"""The `ultralong` command: finds the subcommand, runs it, and turns our errors into lines and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from ultralong_hf import __version__
+from ultralong_hf.errors import InputError, UltraLongError
+
+# Subcommand -> its line in `ultralong --help`. The module commands/NAME.py is imported only when it runs.
+COMMANDS = {
+    "extend": "write a model folder whose RoPE is stretched to a longer window",
+    "inspect": "show a model's RoPE, a token store, or a row of one",
+    "prepare": "documents -> token store: rows of exactly the target length",
+    "eval": "needle and passkey grids, loss by position",
+    "lab": "the laptop lab: its corpus, tokenizer and base model, and the quickstart",
+}
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser; options are filled in for `command` alone, so that --help of all stays quick."""
+    parser = argparse.ArgumentParser(
+        prog="ultralong",
+        description="The UltraLong recipe on the Hugging Face stack.",
+        epilog="example: ultralong inspect meta-llama/Llama-3.1-8B-Instruct --target 1M",
+    )
+    parser.add_argument("--version", action="version", version=f"ultralong-hf {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        sub = subparsers.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name == command:
+            module = importlib.import_module(f"ultralong_hf.commands.{name}")
+            module.configure(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 on success, 2 on bad input (a line a fault, each beginning with `error:`), 1 otherwise."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((a for a in arguments if not a.startswith("-")), None)
+    parsed = build_parser(command).parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except UltraLongError as error:
+        for fault in error.faults:
+            print(f"error: {fault}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on.", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

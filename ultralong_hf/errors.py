@@ -1,0 +1,82 @@
+"""The errors of this package.
+
+UltraLongError
+├── InputError (also a ValueError): the input is at fault; the command line ends with status 2
+│   ├── RecipeError            a recipe file or a command-line override of it
+│   ├── RopeError              a model that cannot be extended so, or a length, scale or ramp that makes no sense
+│   │   └── LengthError        a text that is no length, such as "1Q"
+│   ├── ModelError             a model folder or hub id that cannot be read or written
+│   ├── DocumentError          a source of documents, or a document in it
+│   ├── StoreError             a token store that is damaged, foreign or made with other settings
+│   ├── BatchError             rows that the collator cannot make a batch of
+│   ├── ParallelSizeError      sizes that do not divide
+│   ├── ConversationError      chat data that the SFT stage cannot read
+│   └── EvaluationError        an unknown task, a length or a haystack that does not fit
+└── EnvironmentFault           the machine or its libraries lack something; status 1
+    └── KernelError            kernels that cannot run here
+"""
+
+from __future__ import annotations
+
+
+class UltraLongError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    `faults` holds the message, an entry a fault, so that a user is told all of them at once.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults: tuple[str, ...] = faults
+
+
+class InputError(UltraLongError, ValueError):
+    """The input is at fault: the message says what was wrong, where, and what to do."""
+
+
+class RecipeError(InputError):
+    """A recipe, or an override of it, that cannot be read or holds an unknown key or a bad value."""
+
+
+class RopeError(InputError):
+    """A model that cannot be extended as asked."""
+
+
+class LengthError(RopeError):
+    """A text that is no length."""
+
+
+class ModelError(InputError):
+    """A model folder or hub id that cannot be read, or an output folder that cannot be written."""
+
+
+class DocumentError(InputError):
+    """A source of documents, or a document in it, that cannot be read."""
+
+
+class StoreError(InputError):
+    """A token store that is damaged, foreign, or made with other settings."""
+
+
+class BatchError(InputError):
+    """Rows that the collator cannot make a batch of."""
+
+
+class ParallelSizeError(InputError):
+    """Sizes that do not divide each other."""
+
+
+class ConversationError(InputError):
+    """Chat data that the SFT stage cannot read."""
+
+
+class EvaluationError(InputError):
+    """A task, a length or a haystack that cannot be evaluated."""
+
+
+class EnvironmentFault(UltraLongError, RuntimeError):
+    """The machine or its libraries lack something that was asked for."""
+
+
+class KernelError(EnvironmentFault):
+    """Kernels that cannot run on this machine."""
