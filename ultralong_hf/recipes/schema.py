@@ -1,0 +1,181 @@
+"""What a recipe holds: one frozen dataclass a section; the sections of TRL stay dicts of TRL's own keys.
+
+A field's type is its check (`recipes/checking.py` reads it), so types here say what a YAML value may be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal, NamedTuple
+
+
+class Between(NamedTuple):
+    """The bounds of a number, both included."""
+
+    least: float
+    most: float = float("inf")
+
+
+class Tokens(NamedTuple):
+    """Marks a length: an int, or a text such as 128K or 1M (K = 1,024)."""
+
+
+Length = Annotated[int, Tokens()]
+Count = Annotated[int, Between(0)]
+Positive = Annotated[int, Between(1)]
+Share = Annotated[float, Between(0, 1)]
+Percent = Annotated[float, Between(0, 100)]
+
+Method = Literal["yarn", "llama3", "ntk", "linear", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where documents or conversations come from; a plain text in YAML stands for `path` alone.
+
+    The names are those of `datasets.load_dataset`, except `share` and `text_column`.
+    """
+
+    path: str
+    """A file, glob or folder here (JSONL, Parquet, text), a Hub dataset, or `lab`: made from the seed."""
+    name: str | None = None
+    """Configuration of a Hub dataset."""
+    data_dir: str | None = None
+    data_files: str | list[str] | None = None
+    split: str = "train"
+    revision: str | None = None
+    """Branch, tag or commit of a Hub dataset."""
+    text_column: str | None = None
+    """Overrides `data.text_column` for this source."""
+    share: Share | None = None
+    """Share of the tokens, of all sources that have one; none: taken as it comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSection:
+    name_or_path: str
+    """Model folder, Hub id, or `lab`: the small base model that ships with this package."""
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
+    """Of the weights while they train; `auto`: as in the checkpoint."""
+    attn_implementation: str = "sdpa"
+    trust_remote_code: bool = False
+    liger_kernels: bool = False
+    """Liger's layer kernels (RoPE, RMSNorm, SwiGLU). Needs a GPU and the extra `gpu`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeSection:
+    """The arguments of `extend_context`, with the recipes' own default method."""
+
+    target_length: Length | None = None
+    """The window to write; none: `data.target_length`."""
+    method: Method = "llama3"
+    """llama3: the YaRN paper's ramp over turns, no temperature. yarn: transformers' form of YaRN."""
+    scale: Annotated[float, Between(1)] | None = None
+    """None: target length / original length."""
+    original_length: Length | None = None
+    """None: the model's length before its first extension."""
+    beta_slow: Annotated[float, Between(0)] = 1.0
+    """Turns within the original length below which a frequency is interpolated in full."""
+    beta_fast: Annotated[float, Between(0)] = 4.0
+    """Turns above which a frequency is kept."""
+    attention_factor: Annotated[float, Between(0)] | None = None
+    """None: what the method says (yarn: 0.1 ln scale + 1; the others: 1)."""
+    exact_angles: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSection:
+    """Documents of the continued pretraining, and the store of rows that they become."""
+
+    sources: list[Source] = field(default_factory=list)
+    target_length: Length
+    """Tokens in a row. Every row has exactly these."""
+    separator: str | dict[str, Any] | None = "<s>"
+    """Between documents. See `ultralong_hf.data.separators`."""
+    text_column: str = "text"
+    mixture: dict[str, Any] | None = None
+    """Up- and downsampling by document length. See `ultralong_hf.data.mixture`."""
+    seed: int = 0
+    workers: Positive | None = None
+    output_dir: str = "outputs/store"
+    """The token store. Made when it is missing, read when it is there."""
+    loss_on_separators: bool = True
+    mask_documents: bool = False
+    """True: documents of a row do not see each other (for comparison; the recipe lets them)."""
+    eval_rows: Count = 0
+    """Rows at the end of the store that are held out of training, for evaluation during it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelSection:
+    cp_size: Positive = 1
+    """Devices that share one row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructSection:
+    """The blend of conversations for the SFT stage."""
+
+    sources: list[Source] = field(default_factory=list)
+    max_length: Length = 8192
+    """Tokens; a longer sample is dropped and counted, never cut."""
+    messages_column: str = "messages"
+    prompt_column: str = "prompt"
+    completion_column: str = "completion"
+    seed: int = 0
+    eval_samples: Count = 0
+    """Samples at the end of the blend that are held out of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSection:
+    """The arguments of `evaluate` after training."""
+
+    tasks: list[str] = field(default_factory=lambda: ["needle"])
+    lengths: list[Length] = field(default_factory=list)
+    depths: list[Percent] = field(default_factory=lambda: [0.0, 25.0, 50.0, 75.0, 100.0])
+    """Percent of the haystack before the needle."""
+    samples: Positive = 20
+    """Prompts a cell."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One recipe, checked. `cpt` and `sft` hold keys of trl.SFTConfig, `preference` of trl.DPOConfig."""
+
+    origin: str
+    """The file or preset that it was read from."""
+    model: ModelSection
+    rope: RopeSection
+    data: DataSection
+    parallel: ParallelSection
+    cpt: dict[str, Any]
+    instruct: InstructSection
+    sft: dict[str, Any]
+    preference: dict[str, Any]
+    evaluation: EvaluationSection
+
+    @property
+    def window(self) -> int:
+        """Tokens that the extended model reads: `rope.target_length`, or the length of a row."""
+        return self.rope.target_length or self.data.target_length
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelSection,
+    "rope": RopeSection,
+    "data": DataSection,
+    "parallel": ParallelSection,
+    "instruct": InstructSection,
+    "evaluation": EvaluationSection,
+}
+TRL_SECTIONS = {"cpt": "SFTConfig", "sft": "SFTConfig", "preference": "DPOConfig"}
+"""Section -> the class in trl whose keys it holds."""
+
+
+def section_names() -> list[str]:
+    """All sections, in the order of a recipe file."""
+    return [f.name for f in fields(Recipe) if f.name != "origin"]

@@ -1,0 +1,48 @@
+"""Which keys TRL's config classes have, and which of them the stages set themselves."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from typing import Any, get_type_hints
+
+_TAKEN = {
+    "model_init_kwargs": "use the section model.",
+    "trust_remote_code": "use model.trust_remote_code.",
+    "dataset_kwargs": "rows and samples come prepared, so TRL's own preparation is skipped.",
+    "remove_unused_columns": "the datasets hold only the columns that the collator reads.",
+    "use_liger_kernel": "use model.liger_kernels.",
+}
+_TAKEN_BY_STAGE = {
+    "cpt": {
+        "max_length": "a row has data.target_length tokens and is never cut.",
+        "packing": "rows are packed in the token store.",
+        "packing_strategy": "rows are packed in the token store.",
+        "eval_packing": "rows are packed in the token store.",
+        "padding_free": "rows have no padding.",
+        "completion_only_loss": "every token counts; see data.loss_on_separators.",
+        "assistant_only_loss": "every token counts; see data.loss_on_separators.",
+        "chat_template_path": "the stage reads documents, not conversations.",
+    },
+    "sft": {
+        "max_length": "use instruct.max_length: longer samples are dropped and counted, not cut.",
+        "completion_only_loss": "only the assistant's tokens count in this stage.",
+        "assistant_only_loss": "only the assistant's tokens count in this stage.",
+    },
+    "preference": {},
+}
+
+
+@cache
+def trl_hints(class_name: str) -> dict[str, Any]:
+    """Key -> type of trl.SFTConfig or trl.DPOConfig, of the keys that its constructor takes."""
+    import trl
+
+    cls = getattr(trl, class_name)
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in fields(cls) if f.init}
+
+
+def why_not(section: str, key: str) -> str | None:
+    """Why `key` cannot stand in `section` of a recipe; None where it can."""
+    return _TAKEN.get(key) or _TAKEN_BY_STAGE[section].get(key)
