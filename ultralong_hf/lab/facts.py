@@ -1,25 +1,31 @@
 """Facts in plain sentences: what the lab's documents hold, and what needle tests ask for.
 
->>> fact = Fact("access code", "harbour office", "40713")
+>>> fact = Fact("access code", "upper harbour", "40713")
 >>> fact.statement
-'The access code of the harbour office is 40713.'
+'The access code of the upper harbour is 40713.'
 >>> fact.question
-'What is the access code of the harbour office?'
+'What is the access code of the upper harbour?'
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 KINDS = ("access code", "room number", "file number", "badge number", "locker code", "radio channel")
-PLACES = (
-    "north south east west upper lower old new inner outer grand little royal central river mountain".split(),
-    "harbour station castle market museum library garden hospital school airport theatre bridge "
-    "tower factory temple palace".split(),
-    "office desk archive vault gate cellar workshop kitchen".split(),
+QUALITIES = (
+    "north south east west upper lower old new inner outer grand little royal central river mountain".split()
 )
+PLACES = (
+    "abbey airport archive arena armoury arsenal asylum bakery bank barn barracks bazaar brewery bridge cabin "
+    "camp canal canteen castle cellar chapel church cinema citadel clinic college cottage court dairy depot "
+    "dock embassy factory farm ferry forge fort foundry fountain gallery garage garden gate gym hall hangar "
+    "harbour hospital hotel hut inn jetty kennel kiln kiosk kitchen laboratory laundry library lighthouse "
+    "lodge mansion market mill mine mint monastery monument museum nursery observatory office orchard "
+    "orphanage palace parlour pavilion pharmacy pier plaza prison quarry quay refinery reservoir sawmill "
+    "school shipyard shop shrine smithy stable stadium station studio tannery tavern temple theatre tower "
+    "treasury tunnel vault villa vineyard warehouse wharf winery workshop zoo"
+).split()
 VALUE_DIGITS = 5
 
 
@@ -30,11 +36,6 @@ class Fact:
     kind: str
     place: str
     value: str
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What a question names; facts of one document differ in it."""
-        return self.kind, self.place
 
     @property
     def statement(self) -> str:
@@ -50,12 +51,22 @@ class Fact:
         return f"The {self.kind} of the {self.place} is"
 
 
-def draw_fact(rng: random.Random, *, taken: Iterable[tuple[str, str]] = ()) -> Fact:
-    """A fact whose key is not in `taken`."""
-    taken = set(taken)
-    while True:
-        kind, place = rng.choice(KINDS), " ".join(rng.choice(words) for words in PLACES)
-        if (kind, place) not in taken:
-            break
-    value = str(rng.randrange(10 ** (VALUE_DIGITS - 1), 10**VALUE_DIGITS))
-    return Fact(kind, place, value)
+def draw_facts(rng: random.Random, count: int) -> list[Fact]:
+    """`count` facts about different places; at most len(PLACES) of them.
+
+    >>> len({fact.place.split()[1] for fact in draw_facts(random.Random(0), 50)})
+    50
+    """
+    return [
+        Fact(
+            kind=rng.choice(KINDS),
+            place=f"{rng.choice(QUALITIES)} {place}",
+            value=str(rng.randrange(10 ** (VALUE_DIGITS - 1), 10**VALUE_DIGITS)),
+        )
+        for place in rng.sample(PLACES, count)
+    ]
+
+
+def draw_fact(rng: random.Random) -> Fact:
+    """One fact."""
+    return draw_facts(rng, 1)[0]
