@@ -56,7 +56,7 @@ def nearest(key: str, known: Iterable[str]) -> str:
 
 def build(cls: type, value: Any, path: Path, faults: Faults) -> Any:
     """An instance of the dataclass `cls` from a mapping; None where there was a fault."""
-    if cls is Source and isinstance(value, str):
+    if issubclass(cls, Source) and isinstance(value, str):
         value = {"path": value}
     if not isinstance(value, dict):
         faults.add(path, f"{dotted(path)} is {value!r}; expected a mapping of keys to values.")

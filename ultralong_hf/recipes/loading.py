@@ -60,9 +60,10 @@ def _override(
 ) -> None:
     """Sets one key; neither it nor what is in it has a line any more."""
     at = values
-    for part in path[:-1]:
+    for end, part in enumerate(path[:-1], start=1):
         if not isinstance(at.get(part), dict):
             at[part] = {}
+            lines[path[:end]] = None
         at = at[part]
     at[path[-1]] = value
     for known in [p for p in lines if p[: len(path)] == path]:
@@ -117,6 +118,16 @@ def _check_together(recipe: Recipe, faults: Faults) -> None:
             f"rope.target_length {format_length(recipe.window)} is shorter than a row, data.target_length "
             f"{format_length(data.target_length)}. Set it to null to follow the rows.",
         )
+    for stage, key, held_out in (
+        ("cpt", "data.eval_rows", data.eval_rows),
+        ("sft", "instruct.eval_samples", recipe.instruct.eval_samples),
+    ):
+        strategy = getattr(recipe, stage).get("eval_strategy", "no")
+        if strategy != "no" and not held_out:
+            faults.add(
+                (stage, "eval_strategy"),
+                f"{stage}.eval_strategy is {strategy}, but {key} holds nothing out to evaluate on.",
+            )
     if rope.scale and rope.original_length:
         reach = rope.scale * rope.original_length
         if recipe.window > reach * SCALE_SLACK:

@@ -50,6 +50,8 @@ class LocatedYaml:
         self.lines.setdefault(path, line)
         if node in above:
             raise RecipeError(f"{self.origin}, line {line}: this anchor holds itself.")
+        if not isinstance(node, yaml.ScalarNode) and not node.tag.endswith((":map", ":seq")):
+            raise RecipeError(f"{self.origin}, line {line}: the tag {node.tag} is not read in a recipe.")
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(n, (*path, i), (*above, node)) for i, n in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):

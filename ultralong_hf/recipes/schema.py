@@ -31,10 +31,7 @@ Method = Literal["yarn", "llama3", "ntk", "linear", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where documents or conversations come from; a plain text in YAML stands for `path` alone.
-
-    The names are those of `datasets.load_dataset`, except `share` and `text_column`.
-    """
+    """Where conversations come from, by the names of `datasets.load_dataset`. A text in YAML is `path` alone."""
 
     path: str
     """A file, glob or folder here (JSONL, Parquet, text), a Hub dataset, or `lab`: made from the seed."""
@@ -45,6 +42,12 @@ class Source:
     split: str = "train"
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentSource(Source):
+    """Where documents come from."""
+
     text_column: str | None = None
     """Overrides `data.text_column` for this source."""
     share: Share | None = None
@@ -89,7 +92,7 @@ class RopeSection:
 class DataSection:
     """Documents of the continued pretraining, and the store of rows that they become."""
 
-    sources: list[Source] = field(default_factory=list)
+    sources: list[DocumentSource] = field(default_factory=list)
     target_length: Length
     """Tokens in a row. Every row has exactly these."""
     separator: str | dict[str, Any] | None = "<s>"
