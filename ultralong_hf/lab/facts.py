@@ -13,19 +13,25 @@ import random
 from dataclasses import dataclass
 
 KINDS = ("access code", "room number", "file number", "badge number", "locker code", "radio channel")
-QUALITIES = (
-    "north south east west upper lower old new inner outer grand little royal central river mountain".split()
+QUALITIES = tuple(
+    """
+    north south east west upper lower old new inner outer grand little royal central river mountain
+    """.split()
 )
-PLACES = (
-    "abbey airport archive arena armoury arsenal asylum bakery bank barn barracks bazaar brewery bridge cabin "
-    "camp canal canteen castle cellar chapel church cinema citadel clinic college cottage court dairy depot "
-    "dock embassy factory farm ferry forge fort foundry fountain gallery garage garden gate gym hall hangar "
-    "harbour hospital hotel hut inn jetty kennel kiln kiosk kitchen laboratory laundry library lighthouse "
-    "lodge mansion market mill mine mint monastery monument museum nursery observatory office orchard "
-    "orphanage palace parlour pavilion pharmacy pier plaza prison quarry quay refinery reservoir sawmill "
-    "school shipyard shop shrine smithy stable stadium station studio tannery tavern temple theatre tower "
-    "treasury tunnel vault villa vineyard warehouse wharf winery workshop zoo"
-).split()
+)
+PLACES = tuple(
+    """
+    abbey airport archive arena armoury arsenal asylum bakery bank barn barracks bazaar brewery
+    bridge cabin camp canal canteen castle cellar chapel church cinema citadel clinic college
+    cottage court dairy depot dock embassy factory farm ferry forge fort foundry fountain gallery
+    garage garden gate gym hall hangar harbour hospital hotel hut inn jetty kennel kiln kiosk
+    kitchen laboratory laundry library lighthouse lodge mansion market mill mine mint monastery
+    monument museum nursery observatory office orchard orphanage palace parlour pavilion pharmacy
+    pier plaza prison quarry quay refinery reservoir sawmill school shipyard shop shrine smithy
+    stable stadium station studio tannery tavern temple theatre tower treasury tunnel vault villa
+    vineyard warehouse wharf winery workshop zoo
+    """.split()
+)
 VALUE_DIGITS = 5
 
 
