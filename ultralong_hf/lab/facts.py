@@ -18,7 +18,6 @@ QUALITIES = tuple(
     north south east west upper lower old new inner outer grand little royal central river mountain
     """.split()
 )
-)
 PLACES = tuple(
     """
     abbey airport archive arena armoury arsenal asylum bakery bank barn barracks bazaar brewery
