@@ -1,8 +1,8 @@
 """Rotary embeddings on loaded models: rebuilt after a config change, and with exact angles.
 
-transformers computes angles as float32(position) * float32(inv_freq), whose rounding grows with the position:
-0.03 rad at 1M, 0.125 rad at 4M tokens (`frequencies.angle_error`). ExactRotaryEmbedding counts turns in 64-bit
-fixed point instead, where multiplying wraps around at a whole turn, which is just what an angle does.
+transformers computes angles as float32(position) * float32(inv_freq), whose rounding grows with the
+position: 0.03 rad at 1M, 0.125 rad at 4M tokens (`frequencies.angle_error`). ExactRotaryEmbedding counts
+turns in 64-bit fixed point instead, where a product wraps around at a whole turn, just as an angle does.
 
 Letters: B batch, S tokens, P pairs of rotary dimensions (H = 2 P of a head turn).
 """
@@ -11,23 +11,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ultralong_hf.errors import RopeError
-from ultralong_hf.rope.families import find_family
+from ultralong_hf.rope.families import RECORD_KEY, find_family
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # Fixed point: one turn is 2^64, so int64 arithmetic is arithmetic modulo a turn.
 _RADIANS_PER_UNIT = 2 * math.pi / 2.0**64
 
 
 class ExactRotaryEmbedding(nn.Module):
-    """A model's rotary embedding with angles right to 3e-7 rad at any position below 2^31.
+    """A model's rotary embedding with angles right to 5e-7 rad at any position below 2^31.
 
     Takes and returns what the one it wraps does: `position_ids` [B, S] -> cos and sin, each [B, S, H], in x's
     dtype or in float32, as the family has it. The frequencies are those of the wrapped embedding's float32
@@ -69,11 +69,17 @@ def exact_angles(position_ids: torch.Tensor, phase: torch.Tensor) -> torch.Tenso
     return turned.to(torch.float32) * _RADIANS_PER_UNIT
 
 
-def install_exact_angles(model: PreTrainedModel) -> None:
-    """Replaces the rotary embeddings of `model` by exact ones, in place; does nothing where they already are.
+def wants_exact_angles(config: PretrainedConfig) -> bool:
+    """Whether `config` was written with `exact_angles=True`."""
+    section = getattr(config, "text_config", config)
+    return bool((getattr(section, RECORD_KEY, None) or {}).get("exact_angles", False))
 
-    A config written with `exact_angles=True` records that (`wants_exact_angles`), but a plain `from_pretrained`
-    knows nothing of it: call this after loading, for training and for inference alike.
+
+def install_exact_angles(model: PreTrainedModel) -> None:
+    """Replaces the rotary embeddings of `model` by exact ones, in place; those that already are stay.
+
+    A config written with `exact_angles=True` records it (`wants_exact_angles`), but a plain
+    `from_pretrained` knows nothing of that: call this after loading, to train as well as to infer.
     Raises RopeError for a family that is not known, or whose frequencies change with the length read.
     """
     family = find_family({"model_type": model.config.model_type})
@@ -132,7 +138,7 @@ def _prefixes(rotary: nn.Module) -> list[str]:
     return [f"{layer_type}_" for layer_type in rope_type] if isinstance(rope_type, dict) else [""]
 
 
-def _check_constant(rotary: nn.Module) -> None:
+def _check_constant(rotary: Any) -> None:
     rope_types = rotary.rope_type.values() if isinstance(rotary.rope_type, dict) else [rotary.rope_type]
     parameters = rotary.config.rope_parameters
     for rope_type in rope_types:
