@@ -1,0 +1,130 @@
+"""`ultralong eval`: needle and passkey grids, loss by position."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from ultralong_hf.errors import EvaluationError
+from ultralong_hf.lengths import parse_length
+
+DEFAULT_LENGTHS = "1K,2K,4K"
+DEFAULT_COUNT = 8
+PRESETS = ("paper",)
+EXAMPLE = """\
+example: ultralong eval needle outputs/quickstart/model --lengths 1K,2K,4K --output outputs/needle
+         ultralong eval passkey MODEL --preset paper --max-length 1M --output outputs/passkey-1m"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `ultralong eval`."""
+    parser.epilog = EXAMPLE
+    add = parser.add_argument
+    add("task", metavar="TASK", help="needle, passkey or perplexity; several with commas between")
+    add("model", metavar="MODEL", help="model folder or hub id")
+    add("--lengths", help=f"lengths in tokens, such as 1K,2K,4K (default: {DEFAULT_LENGTHS})")
+    add("--max-length", help="the longest of --count evenly spaced lengths, such as 1M")
+    add("--count", type=int, help=f"how many lengths up to --max-length (default: {DEFAULT_COUNT})")
+    add("--depths", help="where the needle stands, percent of the text (default: 0,25,50,75,100)")
+    add(
+        "--samples",
+        type=int,
+        help="prompts a cell, or rows for perplexity (default: 20; paper: 1)",
+    )
+    add("--preset", metavar="paper", help="the paper's grid: 40 lengths from 0 to --max-length, 10 depths")
+    add(
+        "--haystack",
+        metavar="PATH",
+        help="text file or folder of them (default: documents of the lab)",
+    )
+    add("--seed", type=int, default=0, help="the same seed gives the same prompts (default: 0)")
+    add(
+        "--prompt",
+        default="auto",
+        metavar="STYLE",
+        help="chat, plain, or auto: chat if there is a template",
+    )
+    add("--beyond-window", action="store_true", help="measure lengths beyond the model's window too")
+    add("--engine", default="transformers", help="what runs the model (default: transformers)")
+    add("--batch-size", default="auto", help="prompts at a time (default: what the memory holds)")
+    add(
+        "--prefill-chunk-size",
+        type=int,
+        metavar="TOKENS",
+        help="tokens a forward pass of the prompt",
+    )
+    add("--device", help="such as cuda:0 or cpu (default: the first GPU, else the CPU)")
+    add("--dtype", default="auto", help="such as bfloat16 (default: as the weights are stored)")
+    add("--output", metavar="DIR", help="folder for prompts, cells and pictures; a stopped run goes on there")
+    add("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates and prints the report; raises EvaluationError and ModelError on bad input."""
+    options: dict[str, Any] = {**_grid(args), "seed": args.seed, "prompt": args.prompt}
+    from ultralong_hf.evaluation.running import evaluate
+
+    report = evaluate(
+        args.model,
+        [task.strip() for task in args.task.split(",")],
+        engine=args.engine,
+        output_dir=args.output,
+        haystack=args.haystack,
+        beyond_window=args.beyond_window,
+        batch_size=args.batch_size if args.batch_size == "auto" else _whole_number(args.batch_size),
+        prefill_chunk_size=args.prefill_chunk_size,
+        device=args.device,
+        dtype=args.dtype,
+        **options,
+    )
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        print(report.table())
+    if args.output:
+        print(f"written to {args.output}: report.html, report.json, prompts.jsonl", file=sys.stderr)
+    return 0
+
+
+def _grid(args: argparse.Namespace) -> dict[str, Any]:
+    """lengths, depths and samples of the options. Raises EvaluationError where they contradict each other."""
+    from ultralong_hf.evaluation.needle import DEFAULT_DEPTHS, PAPER_DEPTHS, even_lengths, paper_lengths
+
+    if args.preset not in (None, *PRESETS):
+        raise EvaluationError(f"{args.preset!r} is no preset. There is: paper.")
+    if args.lengths and (args.max_length or args.preset):
+        raise EvaluationError("--lengths excludes --max-length and --preset: give one or the other.")
+    if args.count is not None and (args.preset or not args.max_length):
+        raise EvaluationError("--count goes with --max-length, and without --preset.")
+    if args.preset:
+        if not args.max_length:
+            raise EvaluationError("--preset paper needs --max-length, the longest of its 40 lengths.")
+        depths = _depths(args.depths) if args.depths else list(PAPER_DEPTHS)
+        lengths = paper_lengths(parse_length(args.max_length))
+        return {"lengths": lengths, "depths": depths, "samples": args.samples or 1, "clamp_short": True}
+    depths = _depths(args.depths) if args.depths else list(DEFAULT_DEPTHS)
+    samples = 20 if args.samples is None else args.samples
+    if args.max_length:
+        count = DEFAULT_COUNT if args.count is None else args.count
+        if count < 1:
+            raise EvaluationError(f"--count {count} must be at least 1.")
+        lengths = even_lengths(parse_length(args.max_length), count)
+    else:
+        lengths = [parse_length(length) for length in (args.lengths or DEFAULT_LENGTHS).split(",")]
+    return {"lengths": lengths, "depths": depths, "samples": samples}
+
+
+def _depths(text: str) -> list[float]:
+    try:
+        return [float(depth) for depth in text.split(",")]
+    except ValueError as error:
+        raise EvaluationError(f"--depths {text!r} are no numbers: write percents like 0,50,100.") from error
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise EvaluationError(f"--batch-size {text!r} is neither 'auto' nor a whole number.") from error

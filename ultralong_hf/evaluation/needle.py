@@ -1,0 +1,178 @@
+"""Needle and passkey grids: a fact hidden at a depth of a long text, asked for at its end.
+
+The prompt and the room for the answer fill the length exactly, so that prompts of one length need no padding.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ultralong_hf.errors import EvaluationError
+from ultralong_hf.evaluation.haystack import Haystack
+from ultralong_hf.evaluation.prompts import build_frame, encode_plain
+from ultralong_hf.lab.facts import draw_fact
+
+# Whole percent, as the paper's figure has them (arXiv 2504.06214, needle test).
+PAPER_DEPTHS = (0, 11, 22, 33, 44, 56, 67, 78, 89, 100)
+PAPER_LENGTHS = 40
+DEFAULT_DEPTHS = (0, 25, 50, 75, 100)
+# A break further away than this many tokens (one long line of data) is not waited for.
+FARTHEST_BREAK = 64
+
+# The wording of Mohtashami and Jaggi 2023 (arXiv 2305.16300), which passkey tests since have kept.
+PASSKEY_INTRO = (
+    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
+    "I will quiz you about the important information there."
+)
+PASSKEY_FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
+
+
+@dataclass(frozen=True)
+class Needle:
+    """What is hidden (as a line of its own, and within a line), what is asked, and what counts as found."""
+
+    line: str
+    inside_line: str
+    question: str
+    answer_prefix: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class NeedleTask:
+    """A kind of needle: how one is drawn, what stands before the text, how many tokens the answer gets."""
+
+    name: str
+    draw: Callable[[random.Random], Needle]
+    intro: str = ""
+    max_new_tokens: int = 16
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt with its place in the grid. `expected` is found if it stands in the answer."""
+
+    task: str
+    length: int
+    depth: float
+    sample: int
+    expected: str
+    needle_at: int
+    ids: list[int] = field(repr=False)
+
+
+def _draw_fact_needle(rng: random.Random) -> Needle:
+    fact = draw_fact(rng)
+    return Needle(
+        f"{fact.statement}\n", f" {fact.statement}", fact.question, fact.answer_prefix, expected=fact.value
+    )
+
+
+def _draw_passkey(rng: random.Random) -> Needle:
+    key = rng.randint(1, 50_000)  # the range of the original code
+    statement = f"The pass key is {key}. Remember it. {key} is the pass key."
+    return Needle(
+        f"{statement}\n", f"\n{statement}\n", "What is the pass key?", "The pass key is", expected=str(key)
+    )
+
+
+NEEDLE_TASKS = {
+    "needle": NeedleTask("needle", _draw_fact_needle),
+    "passkey": NeedleTask("passkey", _draw_passkey, intro=f"{PASSKEY_INTRO}\n"),
+}
+
+
+def paper_lengths(max_length: int) -> list[int]:
+    """The paper's lengths up to `max_length`: round(linspace(0, L, 40)); 0 is the shortest prompt."""
+    return even_lengths(max_length, PAPER_LENGTHS, start=0)
+
+
+def even_lengths(max_length: int, count: int, *, start: int | None = None) -> list[int]:
+    """`count` evenly spaced lengths that end at `max_length`; they begin one step above 0, or at `start`.
+
+    >>> even_lengths(4096, 4)
+    [1024, 2048, 3072, 4096]
+    """
+    first = max_length / count if start is None else start
+    return [round(float(length)) for length in np.linspace(first, max_length, count)]
+
+
+def build_sample(
+    task: NeedleTask,
+    tokenizer: Any,
+    haystack: Haystack,
+    *,
+    length: int,
+    depth: float,
+    sample: int,
+    seed: int = 0,
+    style: str = "plain",
+    clamp_short: bool = False,
+) -> Sample:
+    """The prompt of one cell and sample: len(ids) + task.max_new_tokens == length.
+
+    `depth` is the share of the text before the needle, in percent; the needle goes to the nearest line or
+    sentence start. Needle and text depend on (seed, task, length, depth, sample) alone, so a part of a grid
+    has the same prompts as the whole. Length 0 gives the shortest prompt there is, and so does, with
+    `clamp_short`, a length that is too short for one; else EvaluationError.
+    """
+    rng = random.Random(f"{seed}/{task.name}/{length}/{depth:g}/{sample}")
+    needle = task.draw(rng)
+    frame = build_frame(
+        tokenizer,
+        style,
+        before=task.intro,
+        after=f"\n{needle.question}",
+        answer_prefix=needle.answer_prefix,
+    )
+    line, inside = encode_plain(tokenizer, needle.line), encode_plain(tokenizer, needle.inside_line)
+    end = int(haystack.breaks[rng.randrange(len(haystack.breaks))])
+    room = length - task.max_new_tokens - len(frame)
+    if room >= max(len(line), len(inside)):
+        before, after, hidden = _place(haystack, end, room, depth, line, inside)
+    elif length == 0 or clamp_short:
+        before, after, hidden = 0, 0, line
+    else:
+        raise EvaluationError(
+            f"{length:,} tokens are too few for the task {task.name!r}: its shortest prompt has "
+            f"{len(frame) + len(line):,} and the answer {task.max_new_tokens}. Use a greater length."
+        )
+    text = haystack.window(end, before + after)
+    return Sample(
+        task=task.name,
+        length=length,
+        depth=depth,
+        sample=sample,
+        expected=needle.expected,
+        needle_at=len(frame.head) + before,
+        ids=[*frame.head, *text[:before].tolist(), *hidden, *text[before:].tolist(), *frame.tail],
+    )
+
+
+def _place(
+    haystack: Haystack, end: int, room: int, depth: float, line: Sequence[int], inside: Sequence[int]
+) -> tuple[int, int, Sequence[int]]:
+    """(text tokens before the needle, after it, the needle's tokens); they sum to `room`.
+
+    The text ends with a line or sentence at `end` and begins wherever the room is used up: a text cut at its
+    start harms no reader, one cut before the needle or the question would.
+    """
+    wanted = end - round((room - len(line)) * (1 - depth / 100))
+    at, inside_line = haystack.nearest_break(wanted)
+    if abs(at - wanted) > FARTHEST_BREAK:
+        at, inside_line = wanted, True
+    hidden = inside if inside_line else line
+    text, after = room - len(hidden), end - at
+    if depth <= 0 or after >= text:  # nothing stands before the needle: it opens the text
+        return 0, room - len(line), line
+    return text - after, after, hidden
+
+
+def is_found(expected: str, answer: str) -> bool:
+    """RULER's rule: the value stands somewhere in the answer, upper and lower case alike."""
+    return expected.casefold() in answer.casefold()

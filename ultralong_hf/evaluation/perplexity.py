@@ -1,0 +1,99 @@
+"""Loss by position: how well each token is predicted, by how far into the row it stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+
+from ultralong_hf.errors import EvaluationError
+from ultralong_hf.evaluation.buckets import bucket_edges, mean_by_bucket
+from ultralong_hf.evaluation.engines import prefill_chunk, roomy_cache
+from ultralong_hf.evaluation.prompts import encode_plain
+
+# Logits of one chunk: 1,024 x 128,256 tokens of Llama-3's vocabulary are 0.5 GB in float32.
+CHUNK = 1_024
+
+Row: TypeAlias = Sequence[int] | np.ndarray | torch.Tensor
+
+
+def loss_by_position(
+    model: PreTrainedModel,
+    rows: Iterable[Row],
+    *,
+    buckets: Sequence[int] | None = None,
+    chunk: int = CHUNK,
+) -> list[dict[str, Any]]:
+    """Perplexity of the rows' tokens by position bucket, each row read once with all that stands before.
+
+    rows: token ids, one row each, at least 2 long. `buckets`: ascending edges (default: `bucket_edges` of the
+    longest row). Read in chunks through the KV cache, so logits are [chunk, vocabulary] at most.
+    Returns [{"from", "to" (exclusive), "value": perplexity, "loss": mean nats, "tokens"}], a bucket that has
+    tokens; a token's position is its own place in its row, counted from 0 (the first has no loss).
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        losses = [_row_losses(model, row, chunk) for row in rows]
+    finally:
+        model.train(was_training)
+    if not losses:
+        raise EvaluationError("There is no row to measure: give at least one row of 2 tokens or more.")
+    edges = buckets if buckets is not None else bucket_edges(max(map(len, losses)) + 1)
+    positions = [np.arange(1, len(row) + 1) for row in losses]
+    means = mean_by_bucket(np.concatenate(losses), np.concatenate(positions), edges)
+    return [{**bucket, "value": math.exp(bucket["loss"])} for bucket in means]
+
+
+def rows_from_documents(
+    documents: Iterable[str], tokenizer: Any, *, length: int, rows: int
+) -> list[list[int]]:
+    """At most `rows` rows of `length` tokens: the starts of documents that are long enough.
+
+    Where none is, documents are joined in their order until they fill one row after another.
+    Raises EvaluationError when all documents together are shorter than one row.
+    """
+    single: list[list[int]] = []
+    joined: list[int] = []
+    for document in documents:
+        ids = encode_plain(tokenizer, document)
+        if len(ids) >= length:
+            single.append(ids[:length])
+        elif not single and len(joined) < rows * length:
+            joined += ids
+        if len(single) == rows:
+            break
+    if not single:
+        single = [joined[start : start + length] for start in range(0, len(joined) - length + 1, length)][
+            :rows
+        ]
+    if not single:
+        raise EvaluationError(
+            f"The documents hold {len(joined):,} tokens, fewer than one row of {length:,}: "
+            "give more text or a shorter length."
+        )
+    return single
+
+
+@torch.inference_mode()
+def _row_losses(
+    model: PreTrainedModel, row: Sequence[int] | np.ndarray | torch.Tensor, chunk: int
+) -> np.ndarray:
+    """float64 [tokens - 1]: nats of each token after the first."""
+    ids = torch.as_tensor(row, dtype=torch.long, device=model.device).reshape(1, -1)
+    length = ids.shape[1]
+    if length < 2:
+        raise EvaluationError(f"A row of {length} token has nothing to predict: rows need at least 2.")
+    cache = roomy_cache(model, length)
+    chunk = min(chunk, prefill_chunk(length, model.config._attn_implementation))
+    losses = []
+    for start in range(0, length - 1, chunk):
+        end = min(start + chunk, length - 1)
+        logits = model(ids[:, start:end], past_key_values=cache, use_cache=True).logits[0]
+        losses.append(F.cross_entropy(logits.float(), ids[0, start + 1 : end + 1], reduction="none").cpu())
+    return torch.cat(losses).double().numpy()

@@ -1,0 +1,92 @@
+"""What stands around a long text: chat template or plain, as token ids, with exactly one BOS at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ultralong_hf.errors import EvaluationError
+
+PromptStyle = Literal["auto", "chat", "plain"]
+PROMPT_STYLES = ("auto", "chat", "plain")
+# Stands for the long text while the chat template is rendered; the template must keep it once, as it is.
+_TEXT_HERE = "(the long text stands here)"
+# Values that templates ask for: Llama-3's would write today's date, Qwen-3's would begin to think.
+_TEMPLATE_VALUES = {"date_string": "26 Jul 2024", "enable_thinking": False}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Token ids before and after the long text."""
+
+    head: tuple[int, ...]
+    tail: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.tail)
+
+
+def resolve_style(tokenizer: Any, style: str) -> Literal["chat", "plain"]:
+    """ "auto" is chat where the tokenizer has a chat template, else plain. Raises EvaluationError."""
+    if style not in PROMPT_STYLES:
+        raise EvaluationError(f"prompt={style!r} is none of {', '.join(PROMPT_STYLES)}.")
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    if style == "chat" and not has_template:
+        raise EvaluationError("prompt='chat', but this tokenizer has no chat template: use prompt='plain'.")
+    return "chat" if has_template and style != "plain" else "plain"
+
+
+def build_frame(tokenizer: Any, style: str, *, before: str, after: str, answer_prefix: str) -> Frame:
+    """Token ids around the text of a prompt: `before`, (text), `after`, then the start of the answer.
+
+    In a chat prompt `before`, the text and `after` are the user's message, rendered by the tokenizer's own
+    template, and `answer_prefix` follows the template (as NVIDIA's RULER has it). A plain prompt begins with
+    BOS where the tokenizer adds one by itself; a chat prompt has what its template writes, and no second one.
+    Raises EvaluationError for a template that drops, repeats or changes the user's message.
+    """
+    head, tail = _surroundings(tokenizer, style, before, after)
+    if style == "plain" and tail and not tail[-1].isspace():
+        answer_prefix = " " + answer_prefix
+    return Frame(
+        (*(_leading_bos(tokenizer) if style == "plain" else ()), *_encode(tokenizer, head)),
+        tuple(_encode(tokenizer, tail + answer_prefix)),
+    )
+
+
+def encode_plain(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text that is data: no special tokens are added, and none are read out of it."""
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return list(ids)
+
+
+def _surroundings(tokenizer: Any, style: str, before: str, after: str) -> tuple[str, str]:
+    if style == "plain":
+        return before, after
+    rendered = _render_chat(tokenizer, before, after)
+    head, mark, tail = rendered.partition(_TEXT_HERE)
+    if not mark or _TEXT_HERE in tail:
+        raise EvaluationError(
+            "The tokenizer's chat template drops, repeats or changes the user's message, "
+            "so no text can be placed in it: use prompt='plain'."
+        )
+    return head, tail
+
+
+def _render_chat(tokenizer: Any, before: str, after: str) -> str:
+    message = {"role": "user", "content": f"{before}{_TEXT_HERE}{after}"}
+    return str(
+        tokenizer.apply_chat_template(
+            [message], tokenize=False, add_generation_prompt=True, **_TEMPLATE_VALUES
+        )
+    )
+
+
+def _leading_bos(tokenizer: Any) -> tuple[int, ...]:
+    first = tokenizer("a", verbose=False)["input_ids"][:1]
+    bos = tokenizer.bos_token_id
+    return (bos,) if bos is not None and first == [bos] else ()
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    """Template text: its special tokens are meant."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []

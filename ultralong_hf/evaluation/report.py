@@ -1,0 +1,257 @@
+"""What an evaluation found: cells with intervals, loss by position, and the files that show them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ultralong_hf.errors import EvaluationError
+from ultralong_hf.evaluation.heatmap import draw_heatmap, heatmap_figure, lay_out
+from ultralong_hf.evaluation.intervals import wilson_interval
+from ultralong_hf.evaluation.ledger import PROMPTS_FILE, write_json, write_lines
+from ultralong_hf.evaluation.pages import Section, Table, write_html_report
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+CURVE_COLOURS = ("#c8451b", "#0b8f6a", "#3b6fb6", "#8a5aab")
+
+__all__ = ["Report", "Table", "count_cells", "write_html_report"]
+
+
+@dataclass
+class Report:
+    """The results of one model.
+
+    cells: [{"task", "length", "depth", "hits", "samples", "low", "high", "prompt_tokens", "beyond_window"}];
+    low and high are Wilson's 95 % interval, prompt_tokens the mean of the cell.
+    perplexity: [{"from", "to", "value", "loss", "tokens"}] of the task "perplexity".
+    notes: what a reader must know about single results. prompts: each prompt with its answer, or the
+    prompts.jsonl that holds them.
+    """
+
+    model: str
+    settings: Mapping[str, Any]
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    perplexity: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    window: int | None = None
+    seconds: float = 0.0
+    prompts: list[dict[str, Any]] | Path = field(default_factory=list, repr=False)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that have cells, in their order."""
+        return list(dict.fromkeys(cell["task"] for cell in self.cells))
+
+    def cells_of(self, task: str) -> list[dict[str, Any]]:
+        return [cell for cell in self.cells if cell["task"] == task]
+
+    def recall(self, task: str, length: int) -> float:
+        """Share of needles found at this length, all depths together. Raises EvaluationError."""
+        cells = [cell for cell in self.cells_of(task) if cell["length"] == length]
+        if not cells:
+            raise EvaluationError(f"{task!r} was not measured at {length:,} tokens.")
+        return sum(cell["hits"] for cell in cells) / sum(cell["samples"] for cell in cells)
+
+    def table(self) -> str:
+        """The results as text: percent found by depth and length, then loss by position, then the notes."""
+        blocks = [_grid_text(task, self.cells_of(task)) for task in self.tasks]
+        if self.perplexity:
+            blocks.append(_perplexity_text(self.perplexity))
+        if self.notes:
+            blocks.append("\n".join(f"note: {note}" for note in self.notes))
+        return "\n\n".join(blocks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the prompts, as plain values for JSON."""
+        return {
+            "model": self.model,
+            "window": self.window,
+            "cells": self.cells,
+            "perplexity": self.perplexity,
+            "notes": self.notes,
+            "seconds": round(self.seconds, 3),
+            "settings": dict(self.settings),
+        }
+
+    def plot(self, path: str | Path) -> Path:
+        """Draws the heat map of each task side by side: .png, or interactive .html."""
+        panels = [(task, self.cells_of(task)) for task in self.tasks]
+        if not panels:
+            raise EvaluationError("There is no grid to draw: the task 'perplexity' alone was measured.")
+        return draw_heatmap(panels, path, title=self.model, window=self.window)
+
+    def save(self, output_dir: str | Path) -> Path:
+        """Writes report.json, cells.json, cells.csv, report.html, heatmap.png and prompts.jsonl."""
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._save_prompts(folder / PROMPTS_FILE)
+        if self.cells:
+            write_json(folder / "cells.json", self.cells)
+            _write_csv(folder / "cells.csv", self.cells)
+            self.plot(folder / "heatmap.png")
+        if self.perplexity:
+            _write_csv(folder / "perplexity.csv", self.perplexity)
+        write_html_report(folder / "report.html", f"{self.model}: long-context evaluation", self._sections())
+        write_json(folder / "report.json", self.to_dict())
+        return folder
+
+    def _save_prompts(self, path: Path) -> None:
+        if isinstance(self.prompts, Path):
+            if self.prompts.exists() and not (path.exists() and path.samefile(self.prompts)):
+                shutil.copyfile(self.prompts, path)
+        elif self.prompts:
+            write_lines(path, self.prompts)
+
+    def _sections(self) -> list[Section]:
+        sections: list[Section] = [
+            (
+                f"{task}: found by depth and length",
+                [
+                    heatmap_figure([("", self.cells_of(task))], window=self.window),
+                    _length_table(task, self.cells_of(task)),
+                ],
+            )
+            for task in self.tasks
+        ]
+        if self.perplexity:
+            sections.append(
+                (
+                    "Perplexity by position",
+                    [perplexity_figure([(self.model, self.perplexity)]), _perplexity_table(self.perplexity)],
+                )
+            )
+        if self.notes:
+            sections.append(("Notes", list(self.notes)))
+        settings = [(name, str(value)) for name, value in self.settings.items() if name != "model"]
+        sections.append(("Settings", [Table(("setting", "value"), settings)]))
+        return sections
+
+
+def count_cells(records: Sequence[Mapping[str, Any]], window: int | None) -> list[dict[str, Any]]:
+    """Cells of finished prompts ({"task", "length", "depth", "hit", "prompt_tokens"}), in their order."""
+    groups: dict[tuple[str, int, float], list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault((record["task"], record["length"], record["depth"]), []).append(record)
+    cells = []
+    for (task, length, depth), group in groups.items():
+        hits = sum(bool(record["hit"]) for record in group)
+        low, high = wilson_interval(hits, len(group))
+        cells.append(
+            {
+                "task": task,
+                "length": length,
+                "depth": depth,
+                "hits": hits,
+                "samples": len(group),
+                "low": round(low, 6),
+                "high": round(high, 6),
+                "prompt_tokens": round(sum(record["prompt_tokens"] for record in group) / len(group)),
+                "beyond_window": window is not None and length > window,
+            }
+        )
+    return cells
+
+
+def perplexity_figure(curves: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> go.Figure:
+    """Perplexity by position, a curve a (name, buckets); both axes logarithmic."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for (name, buckets), colour in zip(curves, cycle(CURVE_COLOURS), strict=False):
+        figure.add_trace(
+            go.Scatter(
+                x=[(max(1, bucket["from"]) * bucket["to"]) ** 0.5 for bucket in buckets],
+                y=[bucket["value"] for bucket in buckets],
+                customdata=[f"{bucket['from']:,} to {bucket['to'] - 1:,}" for bucket in buckets],
+                hovertemplate="positions %{customdata}<br>perplexity %{y:.2f}<extra>%{fullData.name}</extra>",
+                mode="lines+markers",
+                name=name,
+                line={"color": colour, "width": 2.5},
+            )
+        )
+    figure.update_xaxes(title_text="position in the row, tokens", type="log")
+    figure.update_yaxes(title_text="perplexity", type="log")
+    figure.update_layout(height=380, margin={"l": 70, "r": 20, "t": 30, "b": 60}, showlegend=len(curves) > 1)
+    return figure
+
+
+def _grid_text(task: str, cells: Sequence[Mapping[str, Any]]) -> str:
+    grid = lay_out(cells)
+    beyond = {cell["length"] for cell in cells if cell.get("beyond_window")}
+    heads = [
+        label + (">" if length in beyond else "")
+        for label, length in zip(grid.length_labels, grid.lengths, strict=True)
+    ]
+    rows = [
+        [f"{100 * value:.0f}" if value == value else "-" for value in row] for row in grid.recall.tolist()
+    ]
+    totals = [f"{100 * value:.0f}" for value in (grid.hits.sum(axis=0) / grid.samples.sum(axis=0)).tolist()]
+    width = max(6, *(len(head) + 2 for head in heads))
+    lines = [f"{task}: % found by depth (rows) and length in tokens (columns)"]
+    lines.append(f"{'depth':>8}" + "".join(f"{head:>{width}}" for head in heads))
+    for label, row in zip(grid.depth_labels, rows, strict=True):
+        lines.append(f"{label:>8}" + "".join(f"{value:>{width}}" for value in row))
+    lines.append(f"{'all':>8}" + "".join(f"{value:>{width}}" for value in totals))
+    if beyond:
+        lines.append("> beyond the model's window")
+    if 0 in grid.lengths:
+        lines.append("0* the shortest prompt there is")
+    return "\n".join(lines)
+
+
+def _perplexity_text(buckets: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["perplexity by position", f"{'positions':>23}{'perplexity':>13}{'tokens':>12}"]
+    for bucket in buckets:
+        positions = f"{bucket['from']:,} to {bucket['to'] - 1:,}"
+        lines.append(f"{positions:>23}{bucket['value']:>13.3f}{bucket['tokens']:>12,}")
+    return "\n".join(lines)
+
+
+def _perplexity_table(buckets: Sequence[Mapping[str, Any]]) -> Table:
+    return Table(
+        ("from", "to", "perplexity", "nats a token", "tokens"),
+        [(b["from"], b["to"] - 1, round(b["value"], 3), round(b["loss"], 4), b["tokens"]) for b in buckets],
+    )
+
+
+def _length_table(task: str, cells: Sequence[Mapping[str, Any]]) -> Table:
+    rows: list[tuple[str | int | float, ...]] = []
+    for length in lay_out(cells).lengths:
+        column = [cell for cell in cells if cell["length"] == length]
+        hits, samples = sum(c["hits"] for c in column), sum(c["samples"] for c in column)
+        low, high = wilson_interval(hits, samples)
+        beyond = "beyond" if any(c.get("beyond_window") for c in column) else "within"
+        prompt_tokens = round(sum(c["prompt_tokens"] for c in column) / len(column))
+        rows.append(
+            (
+                length,
+                prompt_tokens,
+                hits,
+                samples,
+                f"{hits / samples:.1%}",
+                f"{low:.1%} to {high:.1%}",
+                beyond,
+            )
+        )
+    return Table(
+        ("length", "prompt tokens", "found", "of", "share", "95 % interval", "window"),
+        rows,
+        caption=f"{task}, all depths together",
+    )
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, path)
