@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             exact_angles=args.exact_angles,
             output_dir=args.output,
         )
-    told = [str(warning.message) for warning in caught if issubclass(warning.category, RopeWarning)]
+    told = [note for w in caught if isinstance(w.message, RopeWarning) for note in w.message.notes]
     section = rope_section(config)
     written = {
         "output": str(Path(args.output).expanduser().absolute()),

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 
 
 class RopeWarning(UserWarning):
-    """Something to know about an extension that was made as asked."""
+    """What to know about an extension that was made as asked. `notes` holds it, a sentence or two a note."""
+
+    def __init__(self, *notes: str) -> None:
+        super().__init__("\n".join(notes))
+        self.notes: tuple[str, ...] = notes
 
 
 def extend_context(
@@ -67,7 +71,7 @@ def extend_context(
     embeddings without float32's rounding (`install_exact_angles`); a config records the wish.
 
     An earlier stretch is replaced whole, never added to. What a user should know, such as a reader that takes
-    the new config otherwise, is told as RopeWarning. `trust_remote_code` is never on.
+    the new config otherwise, is told in one RopeWarning. `trust_remote_code` is never on.
     Raises RopeError and LengthError for what cannot be stretched so, ModelError for what cannot be read or
     written.
     """
@@ -91,8 +95,8 @@ def extend_context(
             f"a {type(model).__name__} cannot be extended: give a path, a hub id, or a transformers config "
             "or model."
         )
-    for note in notes:
-        warnings.warn(note, RopeWarning, stacklevel=2)
+    if notes:
+        warnings.warn(RopeWarning(*notes), stacklevel=2)
     return result
 
 
