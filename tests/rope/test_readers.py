@@ -193,7 +193,7 @@ def test_vllm_takes_the_tokenizers_length_as_a_bound():
 
 def test_a_changed_theta_shows_as_different_angles():
     config = older() | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
-    assert "turns pairs at speeds up to 0.8" in warnings_of(config, "transformers-4")  # 2^(7/8) - 1
+    assert "frequencies up to 83.40% off" in warnings_of(config, "transformers-4")  # 2^(7/8) - 1
 
 
 @pytest.mark.parametrize("reader", READERS)

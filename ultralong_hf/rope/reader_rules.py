@@ -66,7 +66,7 @@ def transformers_4(text: Mapping[str, Any], _tokenizer: Mapping[str, Any]) -> Re
     if rope:
         rope_type = rope["type"] if "type" in rope else rope["rope_type"]
         _check_strict_in_4(text.get("model_type", ""), rope_type, rope)
-    elif text.get("rope_parameters"):
+    elif _parameters_5(text)["rope_type"] != "default":
         notes.append("does not know rope_parameters, and the file has no rope_scaling: reads plain RoPE")
     if rope_type == "yarn" and text.get("model_type") == "mistral" and not text.get("head_dim"):
         raise KeyError("head_dim")

@@ -25,6 +25,14 @@ READERS: dict[str, Callable[[Config, Config], ReaderView]] = {
     "sglang": reader_rules.sglang,
 }
 
+_ROPE_KEYS = {
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "rope_local_base_freq",
+    "partial_rotary_factor",
+}
+
 # float32 inverse frequencies agree with float64 ones to 2e-7 or so: larger differences are told.
 ANGLE_TOLERANCE = 1e-6
 
@@ -70,6 +78,18 @@ def read_as(reader: str, config: Config, *, tokenizer_config: Config | None = No
         raise RopeError(f"{reader} does not load this config: its RoPE needs the key {missing}.") from None
 
 
+def with_class_defaults(written: Config, loaded: Config) -> dict[str, Any]:
+    """`written`, the dict of a config.json, with what the file leaves to its config class, from `loaded`.
+
+    Files often leave out a head size or a window that equals the class's default. Keys of RoPE are not filled
+    in: what a reader makes of their absence is the question.
+    """
+    text = written.get("text_config")
+    if isinstance(text, Mapping) and isinstance(loaded.get("text_config"), Mapping):
+        return {**written, "text_config": with_class_defaults(text, loaded["text_config"])}
+    return {k: v for k, v in loaded.items() if k not in _ROPE_KEYS} | dict(written)
+
+
 def compare_readers(config: Config, *, tokenizer_config: Config | None = None) -> list[Comparison]:
     """Every reader beside transformers 5, each difference told in a sentence.
 
@@ -107,7 +127,8 @@ def _told(view: ReaderView, reference: ReaderView, difference: float | None) -> 
     if difference is None:
         told.append(f"{name}: angles of type {view.rope_type!r} change with the length read; not compared.")
     elif difference > ANGLE_TOLERANCE:
-        told.append(f"{name} turns pairs at speeds up to {difference:.3g} (relative) off transformers 5's.")
+        amount = f"{difference:.2g} times" if difference >= 1 else f"{difference:.2%}"
+        told.append(f"{name} derives frequencies up to {amount} off those of transformers 5.")
     if not math.isclose(view.temperature, reference.temperature, rel_tol=1e-9):
         told.append(
             f"{name} multiplies cos and sin by {view.temperature:.4f}, transformers 5 by "
