@@ -1,0 +1,177 @@
+"""Documents -> token ids, always as plain text and never cut.
+
+What could change or cut the ids is switched off on a private copy of the tokenizer: special tokens that stand
+in a document are spelled out as text, none are added at the ends, and truncation and padding, which a
+tokenizer.json may carry along, do not happen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ultralong_hf.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ultralong_hf.data.documents import Document
+
+# A document is tokenized in windows of this many characters: `tokenizers` needs 120 bytes a character and
+# slows down with length (50 MB at once: 6 GB and 44 s).
+WINDOW_CHARACTERS = 1 << 20
+_OVERLAP_CHARACTERS = 1 << 13
+_AGREEING_TOKENS = 64
+
+_READ_AHEAD_CHARACTERS = 8 << 20
+_READ_AHEAD_DOCUMENTS = 1024
+
+
+def load_tokenizer(tokenizer: PreTrainedTokenizerBase | str | os.PathLike[str]) -> PreTrainedTokenizerBase:
+    """The tokenizer, from a folder or Hub id if that is what is given.
+
+    Raises ModelError if it cannot be loaded, or is not one of the `tokenizers` library.
+    """
+    if isinstance(tokenizer, str | os.PathLike):
+        from transformers import AutoTokenizer
+
+        name = os.fspath(tokenizer)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except Exception as error:  # from_pretrained raises errors of three libraries
+            raise ModelError(f"{name}: no tokenizer can be loaded from there: {error}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"{type(tokenizer).__name__} is not backed by the `tokenizers` library (is_fast is False): "
+            "load it with AutoTokenizer from a folder that has a tokenizer.json."
+        )
+    return tokenizer
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of all that decides the ids of plain text.
+
+    That is normalizer, pre-tokenizer, model and ordinary added tokens; special tokens, chat template,
+    truncation and padding are left out, since they change no id of a row.
+    """
+    state = json.loads(_serialise(tokenizer))
+    ordinary = [token for token in state["added_tokens"] if not token["special"]]
+    parts = [state["normalizer"], state["pre_tokenizer"], state["model"], ordinary]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class PlainTextEncoder:
+    """Text -> ids, as of `tokenizer(text, add_special_tokens=False, split_special_tokens=True)`.
+
+    `dtype` is uint16 where every id of the tokenizer fits, else uint32.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        from tokenizers import Tokenizer
+
+        self._backend = Tokenizer.from_str(_serialise(tokenizer))
+        self._backend.encode_special_tokens = True
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.largest_id: int = max(tokenizer.get_vocab().values())
+        self.dtype: np.dtype[Any] = np.dtype(np.uint16 if self.largest_id < 2**16 else np.uint32)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of the whole text, [tokens]."""
+        if len(text) <= WINDOW_CHARACTERS:
+            return self._ids(self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
+        return self._encode_windows(text, WINDOW_CHARACTERS, _OVERLAP_CHARACTERS)
+
+    def _ids(self, ids: list[int]) -> np.ndarray:
+        return np.array(ids, dtype=self.dtype)
+
+    def _encode_windows(self, text: str, window: int, overlap: int) -> np.ndarray:
+        """Overlapping windows, joined where both neighbours agree on the tokens.
+
+        A tokenizer reads a text from the left and looks ahead a little, so that two windows that agree on 64
+        tokens on either side of a place agree on all until the first one's end comes near. Where they do not
+        agree, as in one word of a million letters, the two are tokenized as one.
+        """
+        parts: list[np.ndarray] = []
+        start, seen, size = 0, 0, window  # of the window at hand: first character, tokens already joined
+        ids, places = self._encode_places(text, start, size)
+        while start + size < len(text):
+            follow = start + size - overlap
+            next_ids, next_places = self._encode_places(text, follow, window)
+            seam = _find_seam(ids, places, next_ids, next_places, follow + overlap // 2, follow + overlap)
+            if seam is None:
+                size *= 2
+                ids, places = self._encode_places(text, start, size)
+                continue
+            parts.append(ids[seen : seam[0]])
+            start, seen, size, ids, places = follow, seam[1], window, next_ids, next_places
+        return np.concatenate([*parts, ids[seen:]])
+
+    def _encode_places(self, text: str, start: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of a window, and the character at which each token begins, counted in the whole text."""
+        encoding = self._backend.encode_batch([text[start : start + window]], add_special_tokens=False)[0]
+        places = np.fromiter((begin for begin, _ in encoding.offsets), dtype=np.int64, count=len(encoding))
+        return self._ids(encoding.ids), places + start
+
+
+def encode_in_order(
+    documents: Iterable[Document], encoder: PlainTextEncoder, *, workers: int | None
+) -> Iterator[tuple[Document, np.ndarray]]:
+    """Each document with its ids, in order, tokenized ahead by `workers` threads (none: one a core).
+
+    Reads ahead at most 1,024 documents or 8 M characters, or one document if that is longer.
+    """
+    threads = workers or os.cpu_count() or 1
+    waiting: deque[tuple[Document, Future[np.ndarray]]] = deque()
+    characters = 0
+    with ThreadPoolExecutor(threads, thread_name_prefix="tokenize") as pool:
+        try:
+            for document in documents:
+                waiting.append((document, pool.submit(encoder.encode, document.text)))
+                characters += len(document.text)
+                while waiting and (
+                    characters > _READ_AHEAD_CHARACTERS or len(waiting) > _READ_AHEAD_DOCUMENTS
+                ):
+                    first, future = waiting.popleft()
+                    characters -= len(first.text)
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _serialise(tokenizer: PreTrainedTokenizerBase) -> str:
+    try:
+        return tokenizer.backend_tokenizer.to_str()
+    except Exception as error:  # `tokenizers` raises a bare Exception for parts written in Python
+        raise ModelError(f"{type(tokenizer).__name__} holds parts that cannot be saved ({error}).") from error
+
+
+def _find_seam(
+    ids: np.ndarray,
+    places: np.ndarray,
+    next_ids: np.ndarray,
+    next_places: np.ndarray,
+    earliest: int,
+    latest: int,
+) -> tuple[int, int] | None:
+    """Indices in both windows of one token, with 64 equal tokens on either side; None if there is none."""
+    reach = _AGREEING_TOKENS
+    for place in range(earliest, latest, 64):
+        here = int(np.searchsorted(places, place))
+        there = int(np.searchsorted(next_places, place))
+        mine, theirs = slice(here - reach, here + reach), slice(there - reach, there + reach)
+        if here < reach or there < reach or here + reach > len(ids) or there + reach > len(next_ids):
+            continue
+        if np.array_equal(ids[mine], next_ids[theirs]) and np.array_equal(places[mine], next_places[theirs]):
+            return here, there
+    return None
