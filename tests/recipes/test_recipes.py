@@ -59,9 +59,9 @@ def test_all_faults_are_told_with_their_lines_and_the_nearest_key(written):
         "  seperator: '<s>'\n"
         "  sources:\n"
         "    - path: a.jsonl\n"
-        "      shar: 1\n"
+        "      splitt: train\n"
         "    - path: b.jsonl\n"
-        "      share: 7\n"
+        "      format: csv\n"
         "rop:\n"
         "  scale: 3\n"
         "cpt:\n"
@@ -75,8 +75,8 @@ def test_all_faults_are_told_with_their_lines_and_the_nearest_key(written):
         "my-1m.yaml, line 3: model.dtyp is no key of a recipe. Nearest: model.dtype.",
         "my-1m.yaml, line 6: data.seed is 'abc'; expected a whole number.",
         "my-1m.yaml, line 7: data.seperator is no key of a recipe. Nearest: data.separator.",
-        "my-1m.yaml, line 10: data.sources[0].shar is no key of a recipe. Nearest: data.sources[0].share.",
-        "my-1m.yaml, line 12: data.sources[1].share is 7; expected 0 to 1.",
+        "my-1m.yaml, line 10: data.sources[0].splitt is no key of a recipe. Nearest: data.sources[0].split.",
+        "my-1m.yaml, line 12: data.sources[1].format is 'csv'; expected one of jsonl, parquet, text or null.",
         "my-1m.yaml, line 13: rop is no key of a recipe. Nearest: rope.",
         "my-1m.yaml, line 16: cpt.learningrate is no key of trl.SFTConfig. Nearest: cpt.learning_rate.",
     }
@@ -137,7 +137,8 @@ def test_overrides_win_over_the_file_and_are_named_without_a_line(written):
     assert recipe.cpt["learning_rate"] == 3e-5
     assert faults_of(path, {"data.target_length": "1Q", "dat.seed": 3}) == (
         "dat is no key of a recipe. Nearest: data.",
-        "data.target_length: '1Q' is no length: write tokens as '4096', '128K' (K = 1,024) or '1M' (M = 1,048,576).",
+        "data.target_length: '1Q' is no length: write tokens as '4096', '128K' (K = 1,024) or '1M' "
+        "(M = 1,048,576).",
     )
 
 
@@ -145,10 +146,10 @@ def test_keys_that_the_stages_set_themselves_are_refused_with_the_reason(written
     faults = faults_of(written(SMALL + "  packing: true\n  max_length: 100\nsft:\n  max_length: 3\n"))
     assert faults == (
         "my.yaml, line 8: cpt.packing cannot be set in a recipe: rows are packed in the token store.",
-        "my.yaml, line 9: cpt.max_length cannot be set in a recipe: a row has data.target_length tokens and is "
-        "never cut.",
-        "my.yaml, line 11: sft.max_length cannot be set in a recipe: use instruct.max_length: longer samples are "
-        "dropped and counted, not cut.",
+        "my.yaml, line 9: cpt.max_length cannot be set in a recipe: a row has data.target_length tokens and "
+        "is never cut.",
+        "my.yaml, line 11: sft.max_length cannot be set in a recipe: use instruct.max_length: longer samples "
+        "are dropped and counted, not cut.",
     )
 
 
@@ -157,8 +158,8 @@ def test_a_scale_that_does_not_reach_the_window_is_refused(written):
     assert load_recipe(path, {"data.target_length": "1M"}).window == 1048576
     assert load_recipe(path, {"data.target_length": "1M", "rope.target_length": 1073152}).window == 1073152
     assert faults_of(path, {"data.target_length": "2M"}) == (
-        "my.yaml, line 9: rope.scale 128 times rope.original_length 8,192 reaches 1,048,576 tokens, not 2,097,152. "
-        "Set rope.scale to 256, or to null to follow the length.",
+        "my.yaml, line 9: rope.scale 128 times rope.original_length 8,192 reaches 1,048,576 tokens, not "
+        "2,097,152. Set rope.scale to 256, or to null to follow the length.",
     )
 
 
@@ -166,8 +167,8 @@ def test_a_window_shorter_than_a_row_and_a_ramp_upside_down_are_refused(written)
     path = written(SMALL + "rope:\n  target_length: 2K\n  beta_fast: 1\n")
     assert faults_of(path) == (
         "my.yaml, line 10: rope.beta_fast 1 must be above rope.beta_slow 1.",
-        "my.yaml, line 9: rope.target_length 2K is shorter than a row, data.target_length 4K. Set it to null to "
-        "follow the rows.",
+        "my.yaml, line 9: rope.target_length 2K is shorter than a row, data.target_length 4K. Set it to null "
+        "to follow the rows.",
     )
 
 
@@ -199,6 +200,25 @@ def test_presets_hold_the_values_of_the_paper(preset, rows, scale):
         assert recipe.cpt["per_device_train_batch_size"] * recipe.cpt["gradient_accumulation_steps"] == 2
 
 
+SURENESS = (
+    "text",
+    "second-hand",
+    "derived",
+    "open: ours",
+    '"YaRN" by turns, second-hand',
+    "batch 128, second-hand",
+)
+MACHINERY = (
+    "output_dir",
+    "report_to",
+    "logging_steps",
+    "activation_",
+    "target_length",
+    "per_device_eval",
+    "gradient_acc",
+)
+
+
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name != "lab"])
 def test_presets_name_the_sureness_of_every_value_of_training(preset):
     text = (Path(__file__).parents[2] / "ultralong_hf" / "recipes" / f"{preset}.yaml").read_text()
@@ -208,16 +228,9 @@ def test_presets_name_the_sureness_of_every_value_of_training(preset):
         if line and line[0].isalpha():
             section = line.split(":")[0]
         key, _, value = line.partition(":")
-        machinery = ("output_dir", "report_to", "logging_steps", "gradient_", "activation_", "target_length", "path",
-                     "per_device_eval")  # fmt: skip
-        if (
-            section in ("rope", "cpt", "sft")
-            and value.strip()
-            and not key.strip().startswith((*machinery, "#"))
-        ):
-            assert any(
-                f"# {label}" in value for label in ("text", "second-hand", "derived", "open: ours", "batch")
-            ) or ('# "YaRN"' in value), line
+        named = key.strip() and not key.strip().startswith(("#", *MACHINERY))
+        if section in ("rope", "cpt", "sft") and named and value.strip():
+            assert any(f"# {label}" in value for label in SURENESS), line
             checked += 1
     assert checked > 20
 

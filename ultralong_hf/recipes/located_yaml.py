@@ -20,6 +20,14 @@ _Loader.add_implicit_resolver(
 )
 
 
+def parse_value(text: str) -> Any:
+    """One value of the command line as a recipe would read it; the text itself where that is no YAML."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
 class LocatedYaml:
     """The file `origin` with content `text`, read on construction.
 

@@ -23,7 +23,6 @@ class Tokens(NamedTuple):
 Length = Annotated[int, Tokens()]
 Count = Annotated[int, Between(0)]
 Positive = Annotated[int, Between(1)]
-Share = Annotated[float, Between(0, 1)]
 Percent = Annotated[float, Between(0, 100)]
 
 Method = Literal["yarn", "llama3", "ntk", "linear", "none"]
@@ -31,7 +30,7 @@ Method = Literal["yarn", "llama3", "ntk", "linear", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where conversations come from, by the names of `datasets.load_dataset`. A text in YAML is `path` alone."""
+    """Where conversations come from, as for `datasets.load_dataset`. A text in YAML is `path` alone."""
 
     path: str
     """A file, glob or folder here (JSONL, Parquet, text), a Hub dataset, or `lab`: made from the seed."""
@@ -50,8 +49,10 @@ class DocumentSource(Source):
 
     text_column: str | None = None
     """Overrides `data.text_column` for this source."""
-    share: Share | None = None
-    """Share of the tokens, of all sources that have one; none: taken as it comes."""
+    format: Literal["jsonl", "parquet", "text"] | None = None
+    """Of files whose suffix does not tell."""
+    streaming: bool | None = None
+    """False: a Hub dataset is downloaded whole before it is read."""
 
 
 @dataclass(frozen=True, kw_only=True)

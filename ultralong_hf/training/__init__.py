@@ -1,0 +1,6 @@
+"""The stages of a recipe as TRL trainers."""
+
+from ultralong_hf.training.checkpoints import last_checkpoint, resume_point
+from ultralong_hf.training.stages import cpt_trainer, sft_trainer
+
+__all__ = ["cpt_trainer", "last_checkpoint", "resume_point", "sft_trainer"]

@@ -1,0 +1,135 @@
+"""The command line of the example scripts: a recipe, and any of its keys on top of it.
+
+The keys of the stage's own section are those of TRL's scripts (`--learning_rate 1e-5`), read by TrlParser;
+all others are written with their section (`--data.target_length 2M`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, cast, get_type_hints
+
+from accelerate import PartialState
+from trl import SFTConfig, TrlParser
+
+from ultralong_hf.errors import InputError, RecipeError, UltraLongError
+from ultralong_hf.recipes import PRESETS, Recipe, load_recipe
+from ultralong_hf.recipes.checking import Faults, convert, nearest
+from ultralong_hf.recipes.located_yaml import parse_value
+from ultralong_hf.recipes.schema import SECTIONS
+
+
+def parse_recipe(stage: str, arguments: Sequence[str] | None = None) -> tuple[Recipe, argparse.Namespace]:
+    """The recipe of `--recipe`, with the overrides of `arguments` (none: those of the process), and the rest.
+
+    The rest is `model`, a folder or id to start from in place of the recipe's, or None. Raises RecipeError
+    for what is no key, naming the nearest one, and for bad values.
+    """
+    parser = _parser(stage)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    words, sections = _take_sections(words)
+    given, unknown = parser.parse_known_args(words)
+    faults = [_unknown(word, parser) for word in unknown if word.startswith("-")]
+    if not faults:  # else they are most likely the values of the unknown options
+        faults = [f"{word} belongs to no option." for word in unknown]
+    values = vars(given)
+    options = argparse.Namespace(model=values.pop("model", None))
+    name = values.pop("recipe", None)
+    if name is None:
+        faults.append(f"--recipe is missing: a YAML file, or one of {', '.join(PRESETS)}.")
+    if faults:
+        raise RecipeError(*faults)
+    own = {f"{stage}.{key}": value for key, value in values.items()}
+    return load_recipe(name, {**own, **sections}), options
+
+
+def run(main: Callable[[], None]) -> int:
+    """Runs a script's `main`; errors of ours are lines on stderr. Exit status: 0, 2 for bad input, else 1.
+
+    The process group is destroyed at the end: a process that leaves without may abort, or hang the others.
+    """
+    try:
+        main()
+        return 0
+    except UltraLongError as error:
+        if os.environ.get("RANK", "0") == "0":  # every process meets the same error
+            for fault in error.faults:
+                print(f"error: {fault}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    finally:
+        if PartialState._shared_state:
+            PartialState().destroy_process_group()
+
+
+class _Parser(TrlParser):
+    """Says what is wrong as RecipeError, not with a page of usage; knows what was given from what was not."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RecipeError(message)
+
+
+def _parser(stage: str) -> _Parser:
+    parser = _Parser(
+        [cast(Any, SFTConfig)],
+        usage="accelerate launch %(prog)s --recipe NAME_OR_FILE [--KEY VALUE ...] [--SECTION.KEY VALUE ...]",
+        description=f"The stage {stage} of a recipe. The options below are the keys of trl.SFTConfig.",
+        allow_abbrev=False,
+    )
+    for action in parser._actions:  # a key that is not given keeps the recipe's value
+        if action.dest != "help":
+            action.default = argparse.SUPPRESS
+    ours = parser.add_argument_group("recipe")
+    ours.add_argument("--recipe", metavar="NAME_OR_FILE", help=f"a YAML file, or one of {', '.join(PRESETS)}")
+    ours.add_argument("--model", metavar="PATH", help="a model folder or id to start from, not the recipe's")
+    ours.add_argument(
+        "--SECTION.KEY",
+        action="store_const",
+        const=None,
+        default=argparse.SUPPRESS,
+        help=f"any key of the sections {', '.join(SECTIONS)}, such as --data.target_length 2M",
+    )
+    return parser
+
+
+def _take_sections(words: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The words without `--section.key value` and `--section.key=value`, and those as overrides."""
+    rest: list[str] = []
+    taken: dict[str, Any] = {}
+    following = iter(words)
+    for word in following:
+        option, equals, text = word.partition("=")
+        if not option.startswith("--") or "." not in option:
+            rest.append(word)
+            continue
+        if not equals:
+            text = next(following, "--")
+            if text.startswith("--"):
+                raise RecipeError(f"{option} needs a value.")
+        taken[option[2:]] = _value(option[2:], text)
+    return rest, taken
+
+
+def _value(key: str, text: str) -> Any:
+    """`text` as YAML reads it, or as it stands where the key wants a text: a commit may look like 1e5."""
+    value = parse_value(text)
+    section, _, name = key.partition(".")
+    hints = get_type_hints(SECTIONS[section], include_extras=True) if section in SECTIONS else {}
+    if name not in hints:
+        return value
+    trial = Faults("", {})
+    convert(value, hints[name], (key,), trial)
+    return text if trial.messages else value
+
+
+def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
+    option = word.partition("=")[0]
+    return f"{option} is no option of this script.{nearest(option, _options(parser))}"
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterable[str]:
+    """All options but the second spellings of HfArgumentParser (--learning-rate)."""
+    options = [option for action in parser._actions for option in action.option_strings]
+    return [option for option in options if "-" not in option[2:]]

@@ -1,0 +1,72 @@
+"""A section of a recipe -> TRL's config: our defaults, the recipe's keys, and what the stages set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import ParallelismConfig
+from trl import SFTConfig
+
+from ultralong_hf.errors import EnvironmentFault, RecipeError
+from ultralong_hf.recipes import Recipe
+
+_ALWAYS: dict[str, Any] = {
+    # TRL's own preparation takes 114 MiB for each row of 1M tokens and would cut rows to max_length.
+    "dataset_kwargs": {"skip_prepare_dataset": True},
+    "max_length": None,
+    "remove_unused_columns": False,
+}
+
+
+def stage_config(recipe: Recipe, stage: str, *, evaluates: bool) -> SFTConfig:
+    """The SFTConfig of `stage`, cpt or sft. With held-out samples, one evaluation runs before the first step.
+
+    Raises RecipeError with what SFTConfig says of values that do not go together or not on this machine.
+    """
+    section = getattr(recipe, stage)
+    values = {**_defaults(recipe, stage, section), "eval_on_start": evaluates, **section, **_ALWAYS}
+    if recipe.parallel.cp_size > 1:
+        values["parallelism_config"] = ParallelismConfig(cp_size=recipe.parallel.cp_size)
+    try:
+        args = SFTConfig(**values)
+    except (ValueError, TypeError, ImportError) as error:
+        raise RecipeError(f"{recipe.origin}, section {stage}: {str(error).strip()}") from error
+    _check_offload(args, stage)
+    return args
+
+
+def _check_offload(args: SFTConfig, stage: str) -> None:
+    """Both ways of holding activations in host memory end in an error of torch's where there is no device."""
+    if torch.accelerator.is_available():
+        return
+    kwargs = args.activation_checkpointing_kwargs
+    if isinstance(kwargs, dict) and kwargs.get("offload"):
+        key = "activation_checkpointing_kwargs: {offload: true}"
+    elif args.activation_offloading:
+        key = "activation_offloading"
+    else:
+        return
+    raise EnvironmentFault(
+        f"{stage}.{key} needs a GPU, and torch sees none here: activations are in host memory already. "
+        "Leave it out; the result is the same."
+    )
+
+
+def output_folder(recipe: Recipe, stage: str) -> Path:
+    """Where `stage` leaves its model, and its checkpoints under it."""
+    section = getattr(recipe, stage)
+    return Path(section.get("output_dir") or f"outputs/{Path(recipe.origin).stem}/{stage}")
+
+
+def _defaults(recipe: Recipe, stage: str, section: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "output_dir": str(output_folder(recipe, stage)),
+        "dataloader_pin_memory": torch.accelerator.is_available(),  # torch warns where there is none
+    }
+    if stage == "cpt":
+        values["per_device_eval_batch_size"] = 1  # the library's 8 rows of 1M tokens fit nowhere
+    if "gradient_checkpointing" not in section:  # on as in TRL, under the name that is not deprecated
+        values["activation_checkpointing"] = True
+    return values

@@ -1,0 +1,72 @@
+"""The model and the tokenizer that a stage starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ultralong_hf.errors import EnvironmentFault, ModelError
+from ultralong_hf.memory.kernels import apply_liger_kernels
+from ultralong_hf.recipes.schema import ModelSection
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LAB = "lab"
+
+
+def load_model(section: ModelSection, name_or_path: str | None = None) -> PreTrainedModel:
+    """The model of `section`, or of `name_or_path` with the section's other settings; safetensors only."""
+    name = _resolve(name_or_path or section.name_or_path)
+    return _load(
+        AutoModelForCausalLM,
+        name,
+        dtype=section.dtype,
+        attn_implementation=section.attn_implementation,
+        trust_remote_code=section.trust_remote_code,
+        use_safetensors=True,
+        **_revision(section, name_or_path),
+    )
+
+
+def load_tokenizer(section: ModelSection, name_or_path: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to `load_model` with the same arguments."""
+    name = _resolve(name_or_path or section.name_or_path)
+    return _load(
+        AutoTokenizer, name, trust_remote_code=section.trust_remote_code, **_revision(section, name_or_path)
+    )
+
+
+def apply_kernels(model: PreTrainedModel, section: ModelSection) -> None:
+    """Liger's kernels, if the recipe asks for them."""
+    if section.liger_kernels:
+        apply_liger_kernels(model)
+
+
+def _resolve(name_or_path: str) -> str:
+    if name_or_path != LAB:
+        return name_or_path
+    from ultralong_hf.lab import base_model_path
+
+    return str(base_model_path())
+
+
+def _revision(section: ModelSection, name_or_path: str | None) -> dict[str, str]:
+    """The revision belongs to the section's own model, not to a folder that is named beside it."""
+    return {"revision": section.revision} if section.revision and name_or_path is None else {}
+
+
+def _load(auto: Any, name: str, **kwargs: Any) -> Any:
+    try:
+        return auto.from_pretrained(name, **kwargs)
+    except ImportError as error:  # flash-attn, for one
+        raise EnvironmentFault(f"{name} cannot be loaded here: {_first_line(error)}") from error
+    except (OSError, ValueError) as error:
+        what = "folder" if Path(name).exists() else "model of this name, here or on the Hub,"
+        raise ModelError(f"{name}: no {what} that can be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,86 @@
+"""The rows that a recipe trains on: its token store, made where it is missing, and the batches of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ultralong_hf.data.collator import LongContextCollator
+from ultralong_hf.data.packing import prepare_dataset
+from ultralong_hf.data.separators import add_token_embeddings, parse_separator, resolve_separator
+from ultralong_hf.data.store import load_packed
+from ultralong_hf.errors import RecipeError
+from ultralong_hf.recipes import Recipe
+from ultralong_hf.training.models import LAB
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+
+def open_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments) -> Dataset:
+    """The rows of `data.output_dir`; the first process makes them, or makes them whole, before any reads.
+
+    Without sources the store must be there already. The others wait `ddp_timeout` seconds, 30 minutes unless
+    the recipe says otherwise: make a store that takes longer with `ultralong prepare` beforehand.
+    """
+    data = recipe.data
+    with args.main_process_first(local=False, desc="the token store"):
+        if data.sources and args.process_index == 0:
+            prepare_dataset(
+                _sources(recipe),
+                tokenizer=tokenizer,
+                target_length=data.target_length,
+                output_dir=data.output_dir,
+                separator=data.separator,
+                text_column=data.text_column,
+                mixture=data.mixture,
+                seed=data.seed,
+                workers=data.workers,
+            )
+    return load_packed(data.output_dir, tokenizer=tokenizer)
+
+
+def hold_out(samples: Dataset, count: int, key: str) -> tuple[Dataset, Dataset | None]:
+    """All but the last `count` samples, and those; `key` of the recipe is named if nothing would be left."""
+    if not count:
+        return samples, None
+    train = len(samples) - count
+    if train < 1:
+        raise RecipeError(f"{key} is {count}, but there are only {len(samples)}: none is left to train on.")
+    return samples.select(range(train)), samples.select(range(train, len(samples)))
+
+
+def row_collator(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> tuple[LongContextCollator, PreTrainedTokenizerBase]:
+    """The collator for the rows, and the tokenizer that has the separator.
+
+    For a separator that is a new token this is another tokenizer, and the model gets embeddings for it.
+    """
+    data = recipe.data
+    separator = resolve_separator(parse_separator(data.separator), tokenizer)
+    if separator.is_new:
+        add_token_embeddings(model, separator.ids)
+    shards = recipe.parallel.cp_size
+    collator = LongContextCollator(
+        data.target_length,
+        separator_token_id=separator.ids,
+        loss_on_separators=data.loss_on_separators,
+        shards=1 if shards == 1 else 2 * shards,  # torch's ring gives a device one part from either end
+        mask_documents=data.mask_documents or separator.separator.masks_documents,
+    )
+    return collator, separator.tokenizer
+
+
+def _sources(recipe: Recipe) -> Iterable[Any]:
+    data = recipe.data
+    if all(source.path != LAB for source in data.sources):
+        return data.sources
+    if len(data.sources) > 1:
+        raise RecipeError(
+            "data.sources holds lab beside others: the lab's documents make a store of their own."
+        )
+    from ultralong_hf.lab.corpus import training_documents
+
+    return training_documents(data.target_length, data.seed)

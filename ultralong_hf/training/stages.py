@@ -1,0 +1,128 @@
+"""The stages of the recipe as TRL trainers: continued pretraining, fine-tuning on short conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedModel
+
+from ultralong_hf.data.instructions import build_samples, read_rows
+from ultralong_hf.errors import ModelError
+from ultralong_hf.recipes import Recipe
+from ultralong_hf.recipes.schema import InstructSection
+from ultralong_hf.rope import extend_context
+from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
+from ultralong_hf.training.configs import output_folder, stage_config
+from ultralong_hf.training.models import LAB, apply_kernels, load_model, load_tokenizer
+from ultralong_hf.training.rows import hold_out, open_rows, row_collator
+from ultralong_hf.training.trainer import LongContextTrainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+
+def cpt_trainer(
+    recipe: Recipe,
+    *,
+    model: PreTrainedModel | str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+) -> LongContextTrainer:
+    """Continued pretraining: the model's RoPE is extended, then it trains on rows of `data.target_length`.
+
+    `model`: loaded, or a folder or Hub id; none: the recipe's. A loaded one is extended in place, and needs
+    its `tokenizer` given too. The token store is made first where it is missing.
+    """
+    model, tokenizer = _load(recipe, model, tokenizer)
+    rope = recipe.rope
+    extend_context(
+        model,
+        recipe.window,
+        method=rope.method,
+        scale=rope.scale,
+        original_length=rope.original_length,
+        beta_slow=rope.beta_slow,
+        beta_fast=rope.beta_fast,
+        attention_factor=rope.attention_factor,
+        exact_angles=rope.exact_angles,
+    )
+    args = stage_config(recipe, "cpt", evaluates=recipe.data.eval_rows > 0)
+    collator, tokenizer = row_collator(recipe, tokenizer, model)
+    tokenizer.model_max_length = recipe.window
+    train_rows, eval_rows = hold_out(
+        open_rows(recipe, tokenizer, args), recipe.data.eval_rows, "data.eval_rows"
+    )
+    apply_kernels(model, recipe.model)
+    return LongContextTrainer(
+        model=model,
+        args=args,
+        data_collator=collator,
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
+        processing_class=tokenizer,
+        callbacks=callbacks,
+        bucket_length=recipe.data.target_length,
+    )
+
+
+def sft_trainer(
+    recipe: Recipe,
+    *,
+    model: PreTrainedModel | str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+) -> LongContextTrainer:
+    """Fine-tuning on short conversations; only the assistant's tokens count.
+
+    `model`: loaded (with its `tokenizer`), or a folder or Hub id; none: what the recipe's CPT stage left.
+    """
+    model, tokenizer = _load(recipe, model or _cpt_folder(recipe), tokenizer)
+    if wants_exact_angles(model.config):
+        install_exact_angles(model)
+    section = recipe.instruct
+    samples = build_samples(section, tokenizer=tokenizer, rows=_conversations(section)).dataset
+    train_samples, eval_samples = hold_out(samples, section.eval_samples, "instruct.eval_samples")
+    apply_kernels(model, recipe.model)
+    return LongContextTrainer(
+        model=model,
+        args=stage_config(recipe, "sft", evaluates=eval_samples is not None),
+        train_dataset=train_samples,
+        eval_dataset=eval_samples,
+        processing_class=tokenizer,
+        callbacks=callbacks,
+        bucket_length=section.max_length,
+    )
+
+
+def _load(
+    recipe: Recipe, model: PreTrainedModel | str | None, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if isinstance(model, PreTrainedModel):
+        if tokenizer is None:
+            raise ModelError("A loaded model was given without its tokenizer: pass tokenizer= too.")
+        return model, tokenizer
+    return load_model(recipe.model, model), tokenizer or load_tokenizer(recipe.model, model)
+
+
+def _cpt_folder(recipe: Recipe) -> str:
+    folder = output_folder(recipe, "cpt")
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} holds no model yet: run examples/cpt.py with this recipe first, or name a model "
+            "to start from (--model PATH)."
+        )
+    return str(folder)
+
+
+def _conversations(section: InstructSection) -> Iterator[tuple[str, Any]]:
+    """(place, row) of all sources; the source `lab` is made from the seed."""
+    for source in section.sources:
+        if source.path != LAB:
+            yield from read_rows([source])
+            continue
+        from ultralong_hf.lab.corpus import conversations
+
+        yield from (
+            (f"lab, row {number}", row) for number, row in enumerate(conversations(section.seed), start=1)
+        )

@@ -1,0 +1,102 @@
+"""TRL's SFTTrainer, with the loss by position in its evaluations and model folders that every reader loads.
+
+Letters: `B` rows, `K` buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers.trainer_utils import EvalLoopOutput
+from trl import SFTTrainer
+from trl.trainer.utils import FusedCausalLMOutput
+
+from ultralong_hf.evaluation.buckets import bucket_edges, sum_by_bucket
+from ultralong_hf.rope import finish_model_folder
+from ultralong_hf.training.checkpoints import is_checkpoint
+
+
+class LongContextTrainer(SFTTrainer):
+    """SFTTrainer that logs `eval_loss_256_512`, the mean loss of tokens at positions 256 to 511, and so on.
+
+    `bucket_length`: tokens of the longest sample, which the last bucket ends with. The losses come from the
+    per-token log-probabilities of TRL's fused LM head, so no logits over the vocabulary are built for them.
+    A model folder that it saves holds both generations of the RoPE keys; a checkpoint holds those of
+    transformers 5 alone.
+    """
+
+    def __init__(self, *args: Any, bucket_length: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._edges = bucket_edges(bucket_length)
+        self._bucket_sums = torch.zeros(len(self._edges) - 1, 2, dtype=torch.float64)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        self._bucket_sums.zero_()
+        output = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+        )
+        assert output.metrics is not None
+        for start, end, (total, count) in zip(
+            self._edges, self._edges[1:], self._bucket_sums.tolist(), strict=False
+        ):
+            if count:
+                output.metrics[f"{metric_key_prefix}_loss_{start}_{end}"] = total / count
+        return output
+
+    def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
+        assert isinstance(self.model, torch.nn.Module)
+        with _catch_outputs(self.model) as outputs:
+            result = super().prediction_step(*args, **kwargs)
+        for output in outputs:
+            sums = _bucket_sums(output, self._edges).to(self.accelerator.device)
+            # per row, so that the rows by which accelerate fills up a last batch are left out again
+            self._bucket_sums += self.accelerator.gather_for_metrics(sums).sum(dim=0).cpu()
+        return result
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        folder = output_dir or str(self.args.output_dir)
+        # transformers 5.23 cannot resume from a config.json with the older keys: its Trainer reads it as the
+        # base class, which lacks max_position_embeddings (AttributeError in standardize_rope_params).
+        if self.args.should_save and not is_checkpoint(folder):
+            finish_model_folder(folder)
+
+
+@contextmanager
+def _catch_outputs(model: torch.nn.Module) -> Iterator[list[FusedCausalLMOutput]]:
+    """The outputs of the fused LM head during the block; DDP and FSDP call the model itself too."""
+    outputs: list[FusedCausalLMOutput] = []
+
+    def keep(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, FusedCausalLMOutput):
+            outputs.append(output)
+
+    handle = model.register_forward_hook(keep)
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+def _bucket_sums(output: FusedCausalLMOutput, edges: list[int]) -> torch.Tensor:
+    """[B, K, 2]: summed losses, and tokens, of each row and bucket. A token's position is its own."""
+    assert output.log_probs is not None
+    assert output.label_mask is not None
+    losses, counted = -output.log_probs.float().cpu().numpy(), output.label_mask.cpu().numpy()
+    positions = np.arange(1, losses.shape[1] + 1)
+    rows = [
+        sum_by_bucket(row[mask], positions[mask], edges) for row, mask in zip(losses, counted, strict=True)
+    ]
+    return torch.tensor(np.array(rows, dtype=np.float32)).transpose(1, 2)
