@@ -29,8 +29,8 @@ class LongContextCollator:
     - `loss_on_separators`: False sets the labels of separators to -100.
     - `shards`: parts that a row must split into evenly.
     - `mask_documents`: documents do not see each other, for comparison. Positions restart after each
-      separator and there is no mask, from which transformers builds a block-diagonal one (N x N with sdpa). The first
-      token of a document, which nothing precedes, gets the label -100.
+      separator and there is no mask, from which transformers builds a block-diagonal one (N x N with sdpa).
+      The first token of a document, which nothing precedes, gets the label -100.
 
     Raises BatchError or ParallelSizeError, here or when called.
     """

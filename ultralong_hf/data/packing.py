@@ -190,7 +190,7 @@ def _check_documents(plan: _Plan, writer: StoreWriter) -> None:
 
 
 def _pack(plan: _Plan, start: Position, counts: Counts) -> Iterator[PositionedRow]:
-    """Rows from a position on. `counts` follows up to the row last given; at the end it has the dropped rest."""
+    """Rows from a position on. `counts` follows up to the row last given; at the end it has the rest."""
     packer = RowPacker(plan.target_length, plan.separator.ids, plan.encoder.dtype, is_first=start.is_first)
     names: dict[int, str] = {}
     resumed = start if start.document >= 0 else None

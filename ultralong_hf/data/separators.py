@@ -184,5 +184,5 @@ def add_token_embeddings(model: PreTrainedModel, token_ids: Sequence[int]) -> Pr
 
 
 def _weight(module: torch.nn.Module) -> torch.Tensor:
-    """Rows of an embedding or of a linear layer, without the types that any attribute of a Module may have."""
+    """Rows of an embedding or of a linear layer, typed: an attribute of a Module may be anything."""
     return cast("torch.Tensor", module.weight)

@@ -230,9 +230,9 @@ def load_packed(
 ) -> Dataset:
     """The rows of a finished store, memory-mapped, in numpy format: `input_ids` int64 [target_length].
 
-    `verify`: every shard is read once and compared with its digest (about 1 s for 1 GB). `tokenizer`: the one
-    that will read the rows; it must give texts and the separator the same ids as the store's. Raises
-    StoreError for a folder that is no finished store, is damaged, or was made with another tokenizer.
+    `verify`: every shard is read once and compared with its digest. `tokenizer`: the one that will read the
+    rows; it must give texts and the separator the same ids as the store's (a new token it need not have yet).
+    Raises StoreError for a folder that is no finished store, is damaged, or was made with another tokenizer.
     """
     import datasets
 
@@ -314,11 +314,8 @@ def _check_tokenizer(folder: Path, settings: dict[str, Any], tokenizer: PreTrain
             "Use that tokenizer, or prepare the documents again."
         )
     separator = settings["separator"]
-    if separator["kind"] == "new_token":
-        resolved = [tokenizer.get_vocab().get(separator["value"])]
-    else:
-        spec = parse_separator({"kind": separator["kind"], "value": separator["value"]})
-        resolved = list(resolve_separator(spec, tokenizer).ids)
+    spec = parse_separator({"kind": separator["kind"], "value": separator["value"]})
+    resolved = list(resolve_separator(spec, tokenizer).ids)
     if resolved != separator["token_ids"]:
         raise StoreError(
             f"{folder / MANIFEST}: the separator {separator['value'] or separator['kind']} is "
