@@ -13,6 +13,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     Gemma3Config,
+    Gemma3ForConditionalGeneration,
     GenerationConfig,
     LlamaConfig,
     MistralConfig,
@@ -163,6 +164,11 @@ def test_both_key_generations_say_the_same():
     assert written["rope_parameters"] == {"rope_type": "yarn", "rope_theta": 500_000.0, **scaling}
     assert written["rope_theta"] == 500_000.0
     assert both_key_generations(written) == written
+
+
+@pytest.mark.parametrize("config", [{"model_type": "bloom"}, {"model_type": "llama"}, {}])
+def test_a_config_without_known_rope_comes_back_as_it_is(config):
+    assert both_key_generations(config) == config
 
 
 @pytest.mark.filterwarnings(TOLD_OF_READERS)
@@ -339,6 +345,27 @@ def test_a_model_extended_in_place_equals_one_loaded_from_the_written_folder(nam
     assert torch.equal(in_place, from_folder)
     assert torch.equal(in_place, before) == (method == "none")
     assert model.config.max_position_embeddings == loaded.config.max_position_embeddings == 4096
+
+
+def test_the_language_model_of_a_multimodal_model_is_extended_in_place():
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = tiny_configs()["gemma3_text"]
+    config = Gemma3Config(
+        text_config=text.to_dict(),
+        vision_config={**vision, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+        image_token_index=63,
+    )
+    torch.manual_seed(0)
+    model = extend_context(Gemma3ForConditionalGeneration(config).eval(), 4096)
+    stretch = plan_stretch(text, 4096)
+    rotary = model.model.language_model.rotary_emb
+    np.testing.assert_allclose(
+        rotary.full_attention_inv_freq.double().numpy(), stretched_frequencies(stretch), rtol=1e-5
+    )
+    plain = inverse_frequencies("none", theta=1e4, rotary_dim=16, scale=1, original_length=256)
+    np.testing.assert_allclose(rotary.sliding_attention_inv_freq.double().numpy(), plain, rtol=1e-6)
+    assert rotary.full_attention_attention_scaling == pytest.approx(attention_temperature("yarn", 16))
 
 
 def test_rotary_buffers_stay_on_their_device_in_float32_in_a_bfloat16_model():

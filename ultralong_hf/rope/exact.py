@@ -3,6 +3,8 @@
 transformers computes angles as float32(position) * float32(inv_freq), whose rounding grows with the
 position: 0.03 rad at 1M, 0.125 rad at 4M tokens (`frequencies.angle_error`). ExactRotaryEmbedding counts
 turns in 64-bit fixed point instead, where a product wraps around at a whole turn, just as an angle does.
+It takes sines of half as many angles as transformers' embeddings do: measured on one CPU core with a step of
+4,096 tokens, heads of 64, 0.46 ms against 0.69 ms (float64 products: 1.39 ms) of a step of 4.7 s.
 
 Letters: B batch, S tokens, P pairs of rotary dimensions (H = 2 P of a head turn).
 """
@@ -96,14 +98,13 @@ def remove_exact_angles(model: PreTrainedModel) -> None:
         setattr(parent, name, rotary.stock)
 
 
-def rebuild_rotary(model: PreTrainedModel) -> int:
-    """Computes the rotary buffers again from the config, in place; returns how many embeddings there were.
+def rebuild_rotary(model: PreTrainedModel) -> None:
+    """Computes the rotary buffers again from the config, in place.
 
     Frequencies are computed on the CPU in float32, as `from_pretrained` does, then moved to where the buffers
     were. Exact embeddings must be removed before and installed after.
     """
-    modules = list(_rotary_modules(model))
-    for _, _, rotary in modules:
+    for _, _, rotary in list(_rotary_modules(model)):
         device = next(rotary.buffers()).device
         with torch.device("cpu"):
             fresh = type(rotary)(rotary.config)
@@ -114,7 +115,6 @@ def rebuild_rotary(model: PreTrainedModel) -> int:
         for name, value in vars(fresh).items():
             if not name.startswith("_") and name != "training":
                 setattr(rotary, name, value)
-    return len(modules)
 
 
 def _rotary_modules(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:

@@ -162,24 +162,26 @@ def both_key_generations(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Those are `rope_scaling` (with "rope_type", and "type" for readers before 2024-07), `rope_theta`,
     `partial_rotary_factor`, and for Gemma 3 `rope_local_base_freq`. A multimodal config gets them in its
-    text_config. Idempotent; a config without `rope_parameters` comes back as it is.
+    text_config. Idempotent; a config of no family in FAMILIES, or without `rope_parameters`, comes back as it
+    is.
     """
     result = copy.deepcopy(dict(config))
-    family = FAMILIES.get(result.get("model_type", ""), Family(name=""))
+    family = FAMILIES.get(result.get("model_type", ""))
+    if family is None:
+        return result
     section = result if family.sub_config is None else result.get(family.sub_config, {})
     parameters = section.get("rope_parameters")
     if not parameters:
         return result
     stretched = parameters[STRETCHED_LAYERS] if family.per_layer else parameters
-    stretched.pop("type", None)
+    old_type = stretched.pop("type", "default")
+    rope_type = stretched.setdefault("rope_type", old_type)
     section["rope_theta"] = stretched["rope_theta"]
     if "partial_rotary_factor" in stretched:
         section["partial_rotary_factor"] = stretched["partial_rotary_factor"]
-    sliding = parameters.get("sliding_attention") if family.per_layer else None
-    if sliding is not None and str(section.get("model_type", "")).startswith("gemma3"):
-        section["rope_local_base_freq"] = sliding["rope_theta"]
+    if family.name == "Gemma 3":
+        section["rope_local_base_freq"] = parameters["sliding_attention"]["rope_theta"]
     scaling = {k: v for k, v in stretched.items() if k not in ("rope_theta", "partial_rotary_factor")}
-    rope_type = scaling["rope_type"]
     section["rope_scaling"] = None if rope_type == "default" else {**scaling, "type": rope_type}
     return result
 
