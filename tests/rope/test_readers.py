@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ultralong_hf.errors import RopeError
-from ultralong_hf.rope.readers import READERS, compare_readers, read_as
+from ultralong_hf.rope.readers import READERS, compare_readers, read_as, with_class_defaults
 
 YARN = {
     "rope_type": "yarn",
@@ -194,6 +194,24 @@ def test_vllm_takes_the_tokenizers_length_as_a_bound():
 def test_a_changed_theta_shows_as_different_angles():
     config = older() | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
     assert "frequencies up to 83.40% off" in warnings_of(config, "transformers-4")  # 2^(7/8) - 1
+
+
+def test_another_number_of_turning_pairs_is_told():
+    config = newer() | {"rope_theta": 5e5}
+    config["rope_parameters"]["partial_rotary_factor"] = 0.5
+    (comparison, *_) = compare_readers(config)
+    assert comparison.difference == math.inf
+    assert comparison.to_dict()["max_relative_difference"] is None  # JSON has no infinity
+    assert "turns another number of pairs" in " ".join(comparison.warnings)
+
+
+def test_keys_that_a_file_leaves_to_its_config_class_are_filled_in_but_those_of_rope():
+    written = {"model_type": "gemma3", "text_config": {"hidden_size": 512}}
+    loaded = {"text_config": {"hidden_size": 1, "head_dim": 256, "rope_theta": 1e6, "rope_parameters": {}}}
+    assert with_class_defaults(written, loaded) == {
+        "model_type": "gemma3",
+        "text_config": {"hidden_size": 512, "head_dim": 256},
+    }
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from ultralong_hf.rope.readers import Comparison
 
-CONFIG, TOKENIZER_CONFIG, MANIFEST = "config.json", "tokenizer_config.json", "manifest.json"
+CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+MANIFEST, PROGRESS = "manifest.json", "progress.json"  # of a finished store, and of one in the making
 _MODEL_OPTIONS, _STORE_OPTIONS = ("target", "method", "png"), ("row", "tokenizer")
 
 
@@ -50,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints; raises ModelError or StoreError for a path that holds neither, InputError for idle options."""
     folder = Path(args.what).expanduser()
-    if (folder / MANIFEST).is_file():
+    if (folder / MANIFEST).is_file() or (folder / PROGRESS).is_file():
         _refuse(args, _MODEL_OPTIONS, f"{folder} is a token store")
         return _inspect_store(args, folder)
     if folder.is_dir() and not (folder / CONFIG).is_file():
@@ -111,32 +112,44 @@ def _inspect_store(args: argparse.Namespace, folder: Path) -> int:
     if args.row is None:
         _refuse(args, ("tokenizer",), "a whole store is shown without its text")
         facts = describe_store(folder)
+        print(json.dumps(facts, indent=2) if args.json else _fact_lines(_flat(facts)))
+        return 0
+    facts = describe_row(folder, args.row, tokenizer=args.tokenizer)
+    if args.json:
+        print(json.dumps(facts, indent=2))
     else:
-        facts = describe_row(folder, args.row, tokenizer=args.tokenizer)
-    print(json.dumps(facts, indent=2, default=str) if args.json else _fact_table(facts))
+        pieces = facts.pop("pieces")
+        print(f"{_fact_lines(facts)}\n\n{_piece_table(pieces)}")
     return 0
 
 
-def _fact_table(facts: dict[str, Any], indent: str = "") -> str:
-    """Key and value a line; a dict inside, or a list of dicts, follows indented."""
-    width = max((len(key) for key in facts), default=0)
-    lines = []
-    for key, value in facts.items():
-        if isinstance(value, dict) and value:
-            lines += [f"{indent}{key}", _fact_table(value, indent + "  ")]
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            lines.append(f"{indent}{key}")
-            lines += [
-                f"{indent}  " + ", ".join(f"{k} {_shown(v)}" for k, v in item.items()) for item in value
-            ]
-        else:
-            lines.append(f"{indent}{key.ljust(width)}  {_shown(value)}")
-    return "\n".join(lines)
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """A store's facts with its settings among them, less what only a program wants to know."""
+    hidden = ("settings", "format", "versions", "sources")
+    return {k: v for k, v in {**facts, **facts.get("settings", {})}.items() if k not in hidden}
+
+
+def _fact_lines(facts: dict[str, Any]) -> str:
+    width = max(map(len, facts))
+    return "\n".join(f"{key.ljust(width)}  {_shown(value)}" for key, value in facts.items())
+
+
+def _piece_table(pieces: list[dict[str, Any]]) -> str:
+    from ultralong_hf.rope.tables import aligned
+
+    columns = list(pieces[0])
+    return aligned(
+        [columns, *([_shown(piece[key]) for key in columns] for piece in pieces)], left=len(columns)
+    )
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return str(value).lower() if value is not None else "-"
+    """One line: numbers with separators, line breaks in texts written out, nothing as "-"."""
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items())
+    text = str(value)
+    return text if text.isprintable() else repr(text)

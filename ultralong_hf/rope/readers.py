@@ -41,8 +41,8 @@ ANGLE_TOLERANCE = 1e-6
 class Comparison:
     """One reader beside transformers 5; `view` is None where the reader refuses the config.
 
-    `difference` is the largest relative difference of its inverse frequencies, or None where they depend on
-    the length read. `warnings` are whole sentences.
+    `difference` is the largest relative difference of its inverse frequencies: infinite where the numbers of
+    pairs differ, None where frequencies depend on the length read. `warnings` are whole sentences.
     """
 
     reader: str
@@ -58,7 +58,7 @@ class Comparison:
             **seen,
             "reader": self.reader,
             "loads": self.view is not None,
-            "max_relative_difference": self.difference,
+            "max_relative_difference": None if self.difference == math.inf else self.difference,
             "warnings": list(self.warnings),
         }
 
@@ -126,6 +126,8 @@ def _told(view: ReaderView, reference: ReaderView, difference: float | None) -> 
         )
     if difference is None:
         told.append(f"{name}: angles of type {view.rope_type!r} change with the length read; not compared.")
+    elif math.isinf(difference):
+        told.append(f"{name} turns another number of pairs of dimensions than transformers 5.")
     elif difference > ANGLE_TOLERANCE:
         amount = f"{difference:.2g} times" if difference >= 1 else f"{difference:.2%}"
         told.append(f"{name} derives frequencies up to {amount} off those of transformers 5.")
