@@ -387,6 +387,20 @@ def test_a_model_extended_twice_in_place_equals_one_extended_once():
         assert torch.equal(model(INPUT_IDS).logits, reference(INPUT_IDS).logits)
 
 
+@pytest.mark.filterwarnings(TOLD_OF_READERS)
+def test_factor_lists_of_an_earlier_extension_are_forgotten():
+    """transformers keeps long factors once a forward has used them."""
+    model, reference = (tiny_model(tiny_configs()["phi3"]) for _ in range(2))
+    extend_context(model, 1024)
+    model(INPUT_IDS)
+    extend_context(model, 4096)
+    extend_context(reference, 4096)
+    far = torch.arange(3000, 3048)[None]
+    with torch.no_grad():
+        ours, expected = (m(INPUT_IDS, position_ids=far).logits for m in (model, reference))
+    assert torch.equal(ours, expected)
+
+
 def test_hooks_on_a_rotary_embedding_survive():
     """As accelerate puts them there for models spread over devices."""
     model, calls = tiny_model(tiny_configs()["llama"]), []
@@ -418,6 +432,15 @@ def test_other_window_keys_follow():
     """vLLM takes the smallest of all that a config has."""
     extended = extend_context(LlamaConfig(**SIZES, max_sequence_length=256), 4096)
     assert extended.max_sequence_length == 4096
+
+
+def test_an_original_length_beside_rope_parameters_follows(tmp_path):
+    """transformers 5 prefers that key to the one inside, and would compute another ramp from it."""
+    config = LlamaConfig(**SIZES, original_max_position_embeddings=256)
+    extend_context(config, 4096, original_length=128, output_dir=tmp_path / "out")
+    reloaded = AutoConfig.from_pretrained(tmp_path / "out")
+    tiny_model(reloaded)  # standardises once more
+    assert reloaded.rope_parameters["original_max_position_embeddings"] == 128
 
 
 def test_phi_3_is_written_as_factor_lists_that_do_not_change_with_the_length():
