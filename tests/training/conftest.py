@@ -76,6 +76,7 @@ def recipe_file(tmp_path, base_folder, documents):
         "per_device_train_batch_size": 1,
         "logging_steps": 1,
         "bf16": False,
+        "use_cpu": True,
         "report_to": "none",
         "disable_tqdm": True,
     }

@@ -214,6 +214,16 @@ def test_what_trl_refuses_is_told_as_a_fault_of_the_recipe(recipe_file):
         stage_config(recipe, "cpt", evaluates=False)
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="with a device the processes find each other")
+def test_processes_that_do_not_know_of_each_other_are_refused(recipe_file, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    recipe = load_recipe(recipe_file, {"cpt.use_cpu": False})
+    with pytest.raises(
+        EnvironmentFault, match=r"launched as 2 processes, but accelerate sees 1: .* add --use_cpu"
+    ):
+        stage_config(recipe, "cpt", evaluates=False)
+
+
 def test_the_config_has_the_keys_of_the_recipe_over_our_defaults(recipe_file):
     recipe = load_recipe(recipe_file)
     args = stage_config(recipe, "cpt", evaluates=True)

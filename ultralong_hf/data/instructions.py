@@ -250,7 +250,7 @@ def tokenize_conversation(
         )
     except TemplateError as error:
         raise ConversationError(f"the chat template refuses it: {_first_line(error)}.") from None
-    encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     labels = [
         token if any(start < last and end > first for first, last in spans) else IGNORED
         for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def stage_config(recipe: Recipe, stage: str, *, evaluates: bool) -> SFTConfig:
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"{recipe.origin}, section {stage}: {str(error).strip()}") from error
     _check_offload(args, stage)
+    _check_processes(args)
     return args
 
 
@@ -52,6 +54,16 @@ def _check_offload(args: SFTConfig, stage: str) -> None:
         f"{stage}.{key} needs a GPU, and torch sees none here: activations are in host memory already. "
         "Leave it out; the result is the same."
     )
+
+
+def _check_processes(args: SFTConfig) -> None:
+    """accelerate takes each process for the only one where it finds neither a GPU nor use_cpu."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != args.world_size:
+        raise EnvironmentFault(
+            f"This was launched as {launched} processes, but accelerate sees {args.world_size}: each would "
+            "train and save alone. Without GPUs add --use_cpu."
+        )
 
 
 def output_folder(recipe: Recipe, stage: str) -> Path:
