@@ -9,7 +9,7 @@ SPECIALS = ["</s>", "<bos>", "<|eot_id|>"]
 
 
 def byte_tokenizer(specials: list[str] = SPECIALS) -> PreTrainedTokenizerFast:
-    """A token a byte and no merges: the ids are 0 to 255 in the order of the byte alphabet, then the specials."""
+    """A token a byte and no merges: ids 0 to 255 in the order of the byte alphabet, then the specials."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     return _wrap(backend, specials)
@@ -30,7 +30,10 @@ def _wrap(backend: Tokenizer, specials: list[str]) -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token=specials[0], bos_token=specials[1], extra_special_tokens=specials[2:]
+        tokenizer_object=backend,
+        eos_token=specials[0],
+        bos_token=specials[1],
+        extra_special_tokens=specials[2:],
     )
     bos = (specials[1], tokenizer.convert_tokens_to_ids(specials[1]))
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(

@@ -11,13 +11,14 @@ from ultralong_hf.errors import InputError, RecipeError
 if TYPE_CHECKING:
     from ultralong_hf.recipes import Recipe
 
-_EPILOG = """example: pack a folder of books and a file of articles into rows of 1M tokens, joined by the text <s>
+_EPILOG = """example: pack a folder of books and a file of articles into rows of 1M tokens, joined by <s>
 
   ultralong prepare books/ articles.jsonl.gz --tokenizer meta-llama/Llama-3.1-8B-Instruct \\
       --target-length 1M --output store-1m
 
-A SOURCE is a file, a folder, a glob in quotes or a Hub dataset: JSON lines, Parquet or text, plain, .gz, .zst
-or .bz2; a text file is one document. Work that was interrupted goes on when the same command is given again.
+A SOURCE is a file, a folder, a glob in quotes or a Hub dataset: JSON lines, Parquet or text, plain, .gz,
+.zst or .bz2; a text file is one document. Work that was interrupted goes on when the same command is given
+again.
 """
 _FROM_RECIPE = {
     "target_length": "data.target_length",

@@ -1,0 +1,1 @@
+"""Documents -> tokens -> rows of the target length -> batches, and conversations -> samples."""

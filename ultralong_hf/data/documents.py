@@ -238,8 +238,8 @@ def _open_texts(texts: Iterable[Any]) -> Source:
 
 def _refuse_paths(texts: list[str] | tuple[str, ...]) -> None:
     """A list of file names is a mistake: it would be packed as the documents."""
-    short = all(len(t) < 256 and "\n" not in t and "\0" not in t for t in texts)
-    if short and all(Path(t).exists() for t in texts):
+    named = all(0 < len(t) < 256 and "\n" not in t and "\0" not in t for t in texts)
+    if named and all(Path(t).exists() for t in texts):
         raise DocumentError(
             f"a list of texts is taken as the documents themselves, but {texts[0]!r} is a file. "
             "For files give pathlib.Path objects or entries such as {'path': ...}."

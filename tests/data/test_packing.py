@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_tokenizers import byte_tokenizer, ids_of, merging_tokenizer
+
+from ultralong_hf import prepare_dataset
+from ultralong_hf.data.mixture import LengthMixture
+from ultralong_hf.data.rows import RowPacker
+from ultralong_hf.data.store import describe_row, describe_store, read_manifest
+from ultralong_hf.errors import DocumentError
+
+TOKENIZER = byte_tokenizer()
+
+
+def prepare(documents, folder, **options):
+    options = {"tokenizer": TOKENIZER, "target_length": 4, "separator": "|", **options}
+    return prepare_dataset(documents, output_dir=folder, **options)
+
+
+def texts(rows) -> list[str]:
+    return [TOKENIZER.decode(row["input_ids"]) for row in rows]
+
+
+def test_documents_are_joined_cut_and_the_short_last_row_is_dropped(tmp_path):
+    rows = prepare(["aaa", "bb", "cc"], tmp_path)
+    assert texts(rows) == ["aaa|", "bb|c"]
+    assert read_manifest(tmp_path)["tokens"] == {
+        "read": 9,
+        "packed": 6,
+        "separators": 2,
+        "dropped": 1,
+        "dropped_by_mixture": 0,
+        "dropped_tail": 1,
+        "of_documents": 7,
+        "of_repeats": 0,
+        "of_separators": 2,
+    }
+
+
+def test_a_long_document_runs_over_several_rows_and_rows_end_with_documents_too(tmp_path):
+    assert texts(prepare(["abcdefghij", "k", "lm"], tmp_path)) == ["abcd", "efgh", "ij|k"]
+
+
+@pytest.mark.parametrize(
+    ("separator", "rows"),
+    [
+        ("<s>", ["aa<s", ">bb<", "s>cc"]),
+        ({"kind": "eos"}, ["aa</s>b", "b</s>cc"]),
+        ({"kind": "bos"}, ["aa<bos>b", "b<bos>cc"]),
+        ({"kind": "special", "value": "<|eot_id|>"}, ["aa<|eot_id|>b", "b<|eot_id|>cc"]),
+        ({"kind": "new_token", "value": "<doc>"}, ["aa<doc>b", "b<doc>cc"]),
+        ({"kind": "masked"}, ["aa</s>b", "b</s>cc"]),
+        ({"kind": "none"}, ["aabb"]),
+        (None, ["aabb"]),
+    ],
+)
+def test_each_separator_stands_between_documents_only(tmp_path, separator, rows):
+    packed = prepare(["aa", "bb", "cc"], tmp_path, separator=separator)
+    saved = tmp_path / "tokenizer"
+    tokenizer = type(TOKENIZER).from_pretrained(saved) if saved.is_dir() else TOKENIZER
+    assert [tokenizer.decode(row["input_ids"]) for row in packed] == rows
+
+
+def test_only_a_new_token_saves_a_tokenizer_with_the_store(tmp_path):
+    prepare(["aa", "bb", "cc"], tmp_path / "new", separator={"kind": "new_token", "value": "<doc>"})
+    prepare(["aa", "bb", "cc"], tmp_path / "text")
+    saved = type(TOKENIZER).from_pretrained(tmp_path / "new" / "tokenizer")
+    assert saved.convert_tokens_to_ids("<doc>") == 259
+    assert not (tmp_path / "text" / "tokenizer").exists()
+
+
+def test_empty_documents_are_dropped_and_counted_and_get_no_separator(tmp_path):
+    assert texts(prepare(["", "aaa", "", "", "bbb", ""], tmp_path)) == ["aaa|"]
+    documents = read_manifest(tmp_path)["documents"]
+    assert documents == {
+        "read": 6,
+        "used": 2,
+        "dropped": 4,
+        "empty": 4,
+        "dropped_by_mixture": 0,
+        "repeats": 0,
+    }
+
+
+def test_special_tokens_in_documents_are_text(tmp_path):
+    assert texts(prepare(["a</s>b<bos>"], tmp_path)) == ["a</s", ">b<b"]
+
+
+def test_a_mixture_drops_short_documents_and_spreads_copies_of_long_ones(tmp_path):
+    mixture = LengthMixture(short_below=2, short_keep=0, long_above=2, long_repeat=2)
+    rows = prepare(["a", "bb", "ccc", "d", "eee"], tmp_path, mixture=mixture)
+    assert texts(rows) == ["bb|c", "cc|e", "ee|c", "cc|e"]
+    manifest = read_manifest(tmp_path)
+    assert manifest["documents"]["dropped_by_mixture"] == 2
+    assert manifest["documents"]["repeats"] == 2
+    # documents 1 + 2 + 3 + 1 + 3, repeats 3 + 3, four separators; four rows; dropped "a", "d", the last "ee"
+    assert {k: manifest["tokens"][k] for k in ("read", "packed", "separators", "dropped")} == {
+        "read": 10 + 6 + 4,
+        "packed": 12,
+        "separators": 4,
+        "dropped": 4,
+    }
+
+
+def test_repeats_need_documents_that_can_be_read_twice(tmp_path):
+    with pytest.raises(DocumentError, match="an iterator gives them once"):
+        prepare(iter(["aaaa"]), tmp_path, mixture={"long_repeat": 2})
+    assert texts(prepare(iter(["aaaa"]), tmp_path, mixture={"short_keep": 1, "long_repeat": 1})) == ["aaaa"]
+
+
+def test_target_length_may_be_a_text(tmp_path):
+    rows = prepare(["a" * 3000], tmp_path, target_length="1K")
+    assert [len(row["input_ids"]) for row in rows] == [1024, 1024]
+
+
+def test_documents_that_fill_no_row_are_an_error_and_leave_the_folder_free(tmp_path):
+    with pytest.raises(DocumentError, match="5 tokens in 2 documents, which do not fill one row of 8"):
+        prepare(["aa", "bb"], tmp_path, target_length=8)
+    assert texts(prepare(["aaaabbbb"], tmp_path, target_length=8)) == ["aaaabbbb"]
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_refuses_a_number_of_workers_that_cannot_work(tmp_path, workers):
+    with pytest.raises(DocumentError, match="workers is"):
+        prepare(["aaaa"], tmp_path, workers=workers)
+
+
+def test_the_store_opens_in_datasets_with_two_bytes_a_token(tmp_path):
+    prepare(["aaa", "bb", "cc"], tmp_path)
+    rows = datasets.load_from_disk(str(tmp_path))
+    assert rows.features == {"input_ids": datasets.List(datasets.Value("uint16"), length=4)}
+    assert rows.with_format("torch")[0]["input_ids"].tolist() == ids_of("aaa|", TOKENIZER)
+    assert rows.with_format(None)[1]["input_ids"] == ids_of("bb|c", TOKENIZER)
+
+
+def test_each_row_tells_its_documents_and_their_tokens(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, text in (("a.txt", "aaaaa"), ("b.txt", "b"), ("c.txt", "cc")):
+        (tmp_path / "in" / name).write_text(text)
+    prepare(tmp_path / "in", tmp_path / "out", rows_per_shard=1)
+    row = describe_row(tmp_path / "out", 1, tokenizer=TOKENIZER)
+    assert row["documents"] == 2
+    assert [
+        (p["offset"], p["name"], p["is_separator"], p["tokens"], p["preview"]) for p in row["pieces"]
+    ] == [
+        (0, "a.txt", False, [4, 5], "a"),
+        (1, "b.txt", True, [0, 1], "|"),
+        (2, "b.txt", False, [0, 1], "b"),
+        (3, "c.txt", True, [0, 1], "|"),
+    ]
+    store = describe_store(tmp_path / "out")
+    assert (store["rows"], store["shards"], store["target_length"]) == (2, 2, 4)
+
+
+def test_packer_resumes_inside_a_separator():
+    def rows(skip):
+        packer = RowPacker(3, [7, 8, 9], np.dtype(np.uint16), is_first=False)
+        return [(r.tokens.tolist(), r.consumed) for r in packer.add(np.array([1, 2, 3, 4]), 0, skip=skip)]
+
+    assert rows(0) == [([7, 8, 9], 3), ([1, 2, 3], 6)]
+    assert rows(2) == [([9, 1, 2], 5)]
+    assert rows(4) == [([2, 3, 4], 7)]
+    assert rows(7) == []
+
+
+CORPORA = st.lists(st.text(alphabet="ab cé😀<|>\n", max_size=40), max_size=25)
+MERGING = merging_tokenizer(["ab c ab c é 😀 <s> \n\n"], vocabulary=280)
+SEPARATORS = [
+    ("<s>", ids_of("<s>", MERGING)),
+    ("|", ids_of("|", MERGING)),
+    ({"kind": "eos"}, [MERGING.eos_token_id]),
+    ({"kind": "new_token", "value": "<doc>"}, [len(MERGING)]),
+    (None, []),
+]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    corpus=CORPORA,
+    target_length=st.integers(1, 50),
+    separator=st.sampled_from(SEPARATORS),
+    rows_per_shard=st.integers(2, 60),
+)
+def test_every_token_is_in_the_rows_once_and_in_order_and_the_account_closes(
+    corpus, target_length, separator, rows_per_shard
+):
+    spec, between = separator
+    documents = [ids for text in corpus if (ids := ids_of(text, MERGING))]
+    stream = [token for n, ids in enumerate(documents) for token in (between if n else []) + ids]
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "store"
+        options = {"tokenizer": MERGING, "target_length": target_length, "separator": spec}
+        options |= {"output_dir": folder, "rows_per_shard": rows_per_shard}
+        if len(stream) < target_length:
+            with pytest.raises(DocumentError, match="do not fill one row"):
+                prepare_dataset(corpus, **options)
+            return
+        rows = prepare_dataset(corpus, **options)
+        packed = [token for row in rows for token in row["input_ids"].tolist()]
+        tokens = read_manifest(folder)["tokens"]
+        pieces = pq.read_table(folder / "segments").to_pylist()
+    kept = len(stream) // target_length * target_length
+    assert packed == stream[:kept]
+    assert tokens["read"] == len(stream) == tokens["packed"] + tokens["separators"] + tokens["dropped"]
+    assert tokens["dropped"] == len(stream) - kept
+    assert sum(p["stop"] - p["start"] for p in pieces if p["is_separator"]) == tokens["separators"]
+    assert sum(p["stop"] - p["start"] for p in pieces if not p["is_separator"]) == tokens["packed"]
+    assert [p["document"] for p in pieces] == sorted(p["document"] for p in pieces)
