@@ -33,10 +33,20 @@ class Grid:
     recall: np.ndarray
     hits: np.ndarray
     samples: np.ndarray
+    lengths_within_window: int
 
     @property
     def length_labels(self) -> list[str]:
         return [format_length(length) if length else "0*" for length in self.lengths]
+
+    @property
+    def tick_labels(self) -> list[str]:
+        """Shorter, for many columns: 26,887 -> "26K", where rounding keeps neighbours apart."""
+        rounded = [
+            f"{length / 1024:.0f}K" if length % 1024 and length > 10_240 else label
+            for length, label in zip(self.lengths, self.length_labels, strict=True)
+        ]
+        return rounded if len(set(rounded)) == len(rounded) else self.length_labels
 
     @property
     def depth_labels(self) -> list[str]:
@@ -44,7 +54,7 @@ class Grid:
 
 
 def lay_out(cells: Cells) -> Grid:
-    """The grid of [{"length", "depth", "hits", "samples"}]. Raises EvaluationError for no cells."""
+    """The grid of [{"length", "depth", "hits", "samples"[, "beyond_window"]}]. Raises EvaluationError."""
     if not cells:
         raise EvaluationError("There is no cell to draw: measure at least one length and depth.")
     lengths = sorted({int(cell["length"]) for cell in cells})
@@ -56,15 +66,14 @@ def lay_out(cells: Cells) -> Grid:
         hits[place] += int(cell["hits"])
         samples[place] += int(cell["samples"])
     recall = np.where(samples > 0, hits / np.maximum(samples, 1), np.nan)
-    return Grid(lengths, depths, recall, hits, samples)
+    beyond = {int(cell["length"]) for cell in cells if cell.get("beyond_window")}
+    return Grid(lengths, depths, recall, hits, samples, sum(length not in beyond for length in lengths))
 
 
-def draw_heatmap(
-    panels: Sequence[tuple[str, Cells]], path: str | Path, *, title: str = "", window: int | None = None
-) -> Path:
+def draw_heatmap(panels: Sequence[tuple[str, Cells]], path: str | Path, *, title: str = "") -> Path:
     """Writes the panels side by side as PNG (or HTML, by the suffix of `path`) and returns the path.
 
-    `window` draws a line between the lengths within the model's window and those beyond.
+    A dashed line stands between the lengths within the model's window and those beyond.
     """
     path = Path(path)
     if path.suffix not in (".png", ".html"):
@@ -74,11 +83,9 @@ def draw_heatmap(
     if path.suffix == ".html":
         from ultralong_hf.evaluation.pages import write_html_report
 
-        write_html_report(
-            partial, title or "Recall by depth and length", [("", [heatmap_figure(panels, window=window)])]
-        )
+        write_html_report(partial, title or "Recall by depth and length", [("", [heatmap_figure(panels)])])
     else:
-        _draw_png(panels, partial, title, window)
+        _draw_png(panels, partial, title)
     os.replace(partial, path)
     return path
 
@@ -90,13 +97,12 @@ def before_after_heatmap(
     *,
     titles: tuple[str, str] = ("Before", "After"),
     title: str = "",
-    window: int | None = None,
 ) -> Path:
-    """Two heat maps on one scale, side by side, as .png or .html. `window`: the first model's, in tokens."""
-    return draw_heatmap(list(zip(titles, (before, after), strict=True)), path, title=title, window=window)
+    """Two heat maps on one scale, side by side, as .png or .html."""
+    return draw_heatmap(list(zip(titles, (before, after), strict=True)), path, title=title)
 
 
-def heatmap_figure(panels: Sequence[tuple[str, Cells]], *, window: int | None = None) -> go.Figure:
+def heatmap_figure(panels: Sequence[tuple[str, Cells]]) -> go.Figure:
     """The panels as one plotly figure; hovering shows hits, samples and the interval."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -147,31 +153,20 @@ def heatmap_figure(panels: Sequence[tuple[str, Cells]], *, window: int | None = 
             row=1,
             col=column,
         )
-        inside = _columns_within(grid, window)
-        if inside is not None:
-            figure.add_vline(
-                x=inside - 0.5, line={"dash": "dash", "width": 2, "color": "#777777"}, row=1, col=column
-            )
+        if _crosses(grid):
+            line = {"dash": "dash", "width": 2, "color": "#777777"}
+            figure.add_vline(x=grid.lengths_within_window - 0.5, line=line, row=1, col=column)
     rows = max(len(grid.depths) for grid in grids)
     figure.update_layout(height=170 + 44 * rows, margin={"l": 70, "r": 20, "t": 50, "b": 60})
     return figure
 
 
-def _columns_within(grid: Grid, window: int | None) -> int | None:
-    """How many lengths lie within the window; None where that is all or none of them."""
-    if window is None:
-        return None
-    within = sum(length <= window for length in grid.lengths)
-    return within if 0 < within < len(grid.lengths) else None
-
-
-def _draw_png(panels: Sequence[tuple[str, Cells]], path: Path, title: str, window: int | None) -> None:
+def _draw_png(panels: Sequence[tuple[str, Cells]], path: Path, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    colours = LinearSegmentedColormap.from_list("recall", list(COLOURS))
-    colours.set_bad("#e4e4e4")
+    colours = LinearSegmentedColormap.from_list("recall", list(COLOURS)).with_extremes(bad="#e4e4e4")
     grids = [lay_out(cells) for _, cells in panels]
     cell_width = 0.62 if max(len(grid.lengths) for grid in grids) <= 16 else 0.42
     widths = [max(3.2, cell_width * len(grid.lengths)) for grid in grids]
@@ -181,8 +176,8 @@ def _draw_png(panels: Sequence[tuple[str, Cells]], path: Path, title: str, windo
     axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
     for index, (axis, grid, (name, _)) in enumerate(zip(axes, grids, panels, strict=True)):
         image = axis.imshow(grid.recall, cmap=colours, vmin=0, vmax=1, aspect="auto")
-        axis.set_title(name, fontsize=11, fontweight="bold", pad=20 if window else 8)
-        axis.set_xticks(range(len(grid.lengths)), grid.length_labels, fontsize=8)
+        axis.set_title(name, fontsize=11, fontweight="bold", pad=20 if any(_crosses(g) for g in grids) else 8)
+        axis.set_xticks(range(len(grid.lengths)), grid.tick_labels, fontsize=8)
         if len(grid.lengths) > 12:
             axis.tick_params(axis="x", labelrotation=60)
         axis.set_yticks(range(len(grid.depths)), grid.depth_labels, fontsize=8)
@@ -190,7 +185,7 @@ def _draw_png(panels: Sequence[tuple[str, Cells]], path: Path, title: str, windo
         if index == 0:
             axis.set_ylabel("depth of the needle", fontsize=9)
         _mark_cells(axis, grid)
-        _mark_window(axis, grid, window)
+        _mark_window(axis, grid)
     bar = figure.colorbar(image, ax=list(axes), shrink=0.9, pad=0.015, ticks=[0, 0.25, 0.5, 0.75, 1])
     bar.ax.set_yticklabels(["0", "25", "50", "75", "100"], fontsize=8)
     bar.set_label("needles found, %", fontsize=9)
@@ -223,16 +218,22 @@ def _mark_cells(axis: Any, grid: Grid) -> None:
             )
 
 
-def _mark_window(axis: Any, grid: Grid, window: int | None) -> None:
-    inside = _columns_within(grid, window)
-    if inside is None or window is None:
+def _crosses(grid: Grid) -> bool:
+    """Whether the lengths lie on both sides of the model's window."""
+    return 0 < grid.lengths_within_window < len(grid.lengths)
+
+
+def _mark_window(axis: Any, grid: Grid) -> None:
+    if not _crosses(grid):
         return
-    axis.axvline(inside - 0.5, color="#333333", linestyle=(0, (4, 3)), linewidth=1.6, clip_on=False)
+    inside = grid.lengths_within_window
+    axis.axvline(inside - 0.5, color="#222222", linestyle=(0, (4, 3)), linewidth=1.8, clip_on=False)
+    to_the_right = inside <= len(grid.lengths) / 2
     axis.annotate(
-        f"window {format_length(window) if window % 1024 == 0 else f'{window:,}'}: beyond →",
+        "beyond the window →" if to_the_right else "← within the window",
         (inside - 0.5, 1.01),
         xycoords=("data", "axes fraction"),
-        ha="left" if inside <= len(grid.lengths) / 2 else "right",
+        ha="left" if to_the_right else "right",
         va="bottom",
         fontsize=8,
         color="#333333",

@@ -86,7 +86,7 @@ class Report:
         panels = [(task, self.cells_of(task)) for task in self.tasks]
         if not panels:
             raise EvaluationError("There is no grid to draw: the task 'perplexity' alone was measured.")
-        return draw_heatmap(panels, path, title=self.model, window=self.window)
+        return draw_heatmap(panels, path, title=self.model)
 
     def save(self, output_dir: str | Path) -> Path:
         """Writes report.json, cells.json, cells.csv, report.html, heatmap.png and prompts.jsonl."""
@@ -115,7 +115,7 @@ class Report:
             (
                 f"{task}: found by depth and length",
                 [
-                    heatmap_figure([("", self.cells_of(task))], window=self.window),
+                    heatmap_figure([("", self.cells_of(task))]),
                     _length_table(task, self.cells_of(task)),
                 ],
             )

@@ -1,0 +1,161 @@
+import re
+
+import numpy as np
+import pytest
+from evaluation_models import make_tokenizer
+
+from ultralong_hf.errors import EvaluationError
+from ultralong_hf.evaluation.haystack import Haystack, build_haystack
+from ultralong_hf.evaluation.needle import (
+    NEEDLE_TASKS,
+    PASSKEY_FILLER,
+    build_sample,
+    even_lengths,
+    is_found,
+    paper_lengths,
+)
+
+NEEDLE, PASSKEY = NEEDLE_TASKS["needle"], NEEDLE_TASKS["passkey"]
+
+
+@pytest.fixture(scope="module")
+def haystack(tokenizer, documents):
+    return build_haystack(documents, tokenizer, 10**6)
+
+
+@pytest.fixture(scope="module")
+def filler(tokenizer):
+    return build_haystack([PASSKEY_FILLER * 50], tokenizer, 10**6)
+
+
+def test_the_papers_lengths():
+    lengths = paper_lengths(1_048_576)
+    assert len(lengths) == 40
+    assert lengths[:3] == [0, 26_887, 53_773]
+    assert lengths[-1] == 1_048_576
+
+
+def test_even_lengths_end_at_the_longest():
+    assert even_lengths(4096, 4) == [1024, 2048, 3072, 4096]
+    assert even_lengths(4096, 1) == [4096]
+
+
+@pytest.mark.parametrize("task", [NEEDLE, PASSKEY])
+@pytest.mark.parametrize("depth", [0, 11, 50, 89, 100])
+@pytest.mark.parametrize("length", [256, 700, 5_000])
+def test_prompt_and_answer_fill_the_length_exactly(tokenizer, haystack, filler, task, depth, length):
+    text = filler if task is PASSKEY else haystack
+    for sample in range(3):
+        built = build_sample(task, tokenizer, text, length=length, depth=depth, sample=sample)
+        assert len(built.ids) + task.max_new_tokens == length
+
+
+@pytest.mark.parametrize("style", ["plain", "chat"])
+@pytest.mark.parametrize("depth", [0, 25, 50, 90, 100])
+def test_the_needle_stands_at_its_depth(documents, depth, style):
+    tokenizer = make_tokenizer(adds_bos=True, chat=True)
+    text = build_haystack(documents, tokenizer, 10**6)
+    longest_line = int(np.diff(text.breaks).max())
+    for sample in range(10):
+        built = build_sample(NEEDLE, tokenizer, text, length=2_000, depth=depth, sample=sample, style=style)
+        prompt = tokenizer.decode(built.ids[built.needle_at :])
+        assert re.match(rf"The [\w ]+ of the [\w ]+ is {built.expected}\.\n", prompt)
+        first = 1 if style == "plain" else 2  # BOS, and the template's user token
+        tail = prompt[prompt.rindex("\nWhat is") :]
+        hidden = re.match(r".*\n", prompt).group()
+        text_tokens = len(built.ids) - first - len(tokenizer.tokenize(tail)) - len(tokenizer.tokenize(hidden))
+        assert built.needle_at == pytest.approx(first + depth / 100 * text_tokens, abs=longest_line / 2 + 2)
+        if depth in (0, 100):
+            assert built.needle_at == first + depth / 100 * text_tokens
+
+
+def test_the_needle_follows_a_line_end_and_the_question_comes_last(tokenizer, haystack):
+    built = build_sample(NEEDLE, tokenizer, haystack, length=600, depth=40, sample=0)
+    prompt = tokenizer.decode(built.ids)
+    statement = re.search(rf"\nThe ([\w ]+) of the ([\w ]+) is {built.expected}\.\n", prompt)
+    assert statement is not None
+    kind, place = statement.groups()
+    assert prompt.endswith(f"end\n\nWhat is the {kind} of the {place}? The {kind} of the {place} is")
+    assert prompt.count(built.expected) == 1
+
+
+def test_passkey_has_the_classic_words(tokenizer, filler):
+    built = build_sample(PASSKEY, tokenizer, filler, length=900, depth=56, sample=0)
+    prompt = tokenizer.decode(built.ids)
+    assert prompt.startswith("There is an important info hidden inside a lot of irrelevant text.")
+    assert f"\nThe pass key is {built.expected}. Remember it. {built.expected} is the pass key.\n" in prompt
+    assert prompt.endswith("\nWhat is the pass key? The pass key is")
+    assert prompt.count("The grass is green. The sky is blue. The sun is yellow. Here we go.") > 3
+
+
+def test_texts_without_breaks_take_the_needle_anywhere(letters):
+    text = Haystack(np.full(500, 70, dtype=np.int32), np.array([0]), np.array([False]))
+    built = build_sample(NEEDLE, letters, text, length=1_000, depth=50, sample=0)
+    assert len(built.ids) == 1_000 - NEEDLE.max_new_tokens
+    assert built.needle_at == pytest.approx(400, abs=40)
+
+
+def test_a_part_of_a_grid_has_the_prompts_of_the_whole(tokenizer, haystack):
+    def grid(lengths, depths, samples):
+        return {
+            (length, depth, sample): build_sample(
+                NEEDLE, tokenizer, haystack, length=length, depth=depth, sample=sample, seed=7
+            )
+            for length in lengths
+            for depth in depths
+            for sample in range(samples)
+        }
+
+    whole, part = grid([300, 600], [0, 50], 3), grid([600], [50], 2)
+    assert len(part) == 2
+    assert part == {key: whole[key] for key in part}
+    assert len({tuple(sample.ids) for sample in whole.values()}) == 12
+
+
+def test_seeds_give_other_prompts(tokenizer, haystack):
+    first, second = (
+        build_sample(NEEDLE, tokenizer, haystack, length=600, depth=50, sample=0, seed=seed)
+        for seed in (0, 1)
+    )
+    assert first.expected != second.expected
+
+
+def test_length_zero_is_the_shortest_prompt(tokenizer, haystack):
+    built = build_sample(NEEDLE, tokenizer, haystack, length=0, depth=50, sample=0)
+    assert re.fullmatch(
+        rf"(The [\w ]+ is) {built.expected}\.\n\nWhat is [\w ]+\? \1", tokenizer.decode(built.ids)
+    )
+
+
+def test_lengths_that_no_prompt_fits_are_an_error(tokenizer, haystack):
+    with pytest.raises(EvaluationError, match=r"40 tokens are too few for the task 'needle'"):
+        build_sample(NEEDLE, tokenizer, haystack, length=40, depth=0, sample=0)
+    shortest = build_sample(NEEDLE, tokenizer, haystack, length=40, depth=0, sample=0, clamp_short=True)
+    assert len(shortest.ids) > 40
+
+
+def test_every_length_from_the_shortest_prompt_on_is_exact(tokenizer, haystack):
+    exact = 0
+    for length in range(60, 260):
+        try:
+            built = build_sample(NEEDLE, tokenizer, haystack, length=length, depth=50, sample=0)
+        except EvaluationError:
+            assert exact == 0 or length < 200  # needles differ in length, so the limit is not one number
+            continue
+        assert len(built.ids) + NEEDLE.max_new_tokens == length
+        exact += 1
+    assert exact > 60
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer", "found"),
+    [
+        ("40713", " 40713.", True),
+        ("40713", "The code is 40713 and no other", True),
+        ("40713", " 4071 3", False),
+        ("40713", "", False),
+        ("abc-D", "it is ABC-d", True),
+    ],
+)
+def test_found_means_the_value_stands_in_the_answer(expected, answer, found):
+    assert is_found(expected, answer) is found
