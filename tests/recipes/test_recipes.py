@@ -172,6 +172,13 @@ def test_a_window_shorter_than_a_row_and_a_ramp_upside_down_are_refused(written)
     )
 
 
+def test_the_labs_documents_are_not_mixed_with_others(written):
+    path = written(SMALL.replace("[a.jsonl]", "[a.jsonl, lab]"))
+    assert faults_of(path) == (
+        "my.yaml, line 5: data.sources holds lab beside others; its documents make a store of their own.",
+    )
+
+
 @pytest.mark.parametrize("section", ["cpt", "sft"])
 def test_evaluation_without_held_out_samples_is_refused(written, section):
     path = written(SMALL)

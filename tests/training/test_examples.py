@@ -87,7 +87,10 @@ def test_both_stages_run_on_two_processes_as_on_one_with_two_rows_a_step(recipe_
         *("--gradient_accumulation_steps", "2", "--output_dir", tmp_path / "one"),
     )
     assert one.returncode == 0, one.stderr
-    two = run(*ON_TWO, EXAMPLES / "cpt.py", "--recipe", recipe_file)
+    two = run(
+        *(*ON_TWO, EXAMPLES / "cpt.py", "--recipe", recipe_file),
+        *("--data.output_dir", tmp_path / "second store"),  # so that the processes make one together
+    )
     assert two.returncode == 0, two.stderr
     assert losses(tmp_path / "cpt") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     before_one, before_two = (history(tmp_path / name, 6)[0] for name in ("one", "cpt"))

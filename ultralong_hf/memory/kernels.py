@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
 from ultralong_hf.errors import KernelError
@@ -23,13 +22,14 @@ def apply_liger_kernels(model: PreTrainedModel) -> None:
     off = "Set model.liger_kernels to false; training then takes more memory and gives the same result."
     if not (torch.cuda.is_available() or torch.xpu.is_available()):
         raise KernelError(f"Liger's kernels need a GPU, and torch sees none here. {off}")
-    if importlib.util.find_spec("liger_kernel") is None:
+    try:
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance
+        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+    except ImportError as error:  # liger-kernel itself, or the triton that it needs
         raise KernelError(
-            "Liger's kernels need liger-kernel, which is not installed: "
-            f'pip install "ultralong-hf[gpu]". {off}'
-        )
-    from liger_kernel.transformers import _apply_liger_kernel_to_instance
-    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+            f"Liger's kernels cannot be imported: {error}. "
+            f'Install them with pip install "ultralong-hf[gpu]". {off}'
+        ) from error
 
     family = model.config.model_type
     if family not in MODEL_TYPE_TO_APPLY_LIGER_FN:

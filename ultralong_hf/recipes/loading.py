@@ -11,7 +11,7 @@ from ultralong_hf.errors import RecipeError
 from ultralong_hf.lengths import format_length
 from ultralong_hf.recipes.checking import Faults, Path, build, check_keys, convert, nearest
 from ultralong_hf.recipes.located_yaml import LocatedYaml
-from ultralong_hf.recipes.schema import SECTIONS, TRL_SECTIONS, Recipe, section_names
+from ultralong_hf.recipes.schema import LAB, SECTIONS, TRL_SECTIONS, Recipe, section_names
 
 PRESETS = ("lab", "ultralong-1m", "ultralong-2m", "ultralong-4m")
 
@@ -111,6 +111,12 @@ def _check_together(recipe: Recipe, faults: Faults) -> None:
         faults.add(
             ("rope", "beta_fast"),
             f"rope.beta_fast {rope.beta_fast:g} must be above rope.beta_slow {rope.beta_slow:g}.",
+        )
+    paths = [source.path for source in data.sources]
+    if LAB in paths and len(paths) > 1:
+        faults.add(
+            ("data", "sources"),
+            "data.sources holds lab beside others; its documents make a store of their own.",
         )
     if recipe.window < data.target_length:
         faults.add(

@@ -25,6 +25,9 @@ Count = Annotated[int, Between(0)]
 Positive = Annotated[int, Between(1)]
 Percent = Annotated[float, Between(0, 100)]
 
+LAB = "lab"
+"""A model or source of this name is the laptop lab's: shipped with this package, or made from the seed."""
+
 Method = Literal["yarn", "llama3", "ntk", "linear", "none"]
 
 

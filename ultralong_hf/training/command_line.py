@@ -75,7 +75,11 @@ def _parser(stage: str) -> _Parser:
     parser = _Parser(
         [cast(Any, SFTConfig)],
         usage="accelerate launch %(prog)s --recipe NAME_OR_FILE [--KEY VALUE ...] [--SECTION.KEY VALUE ...]",
-        description=f"The stage {stage} of a recipe. The options below are the keys of trl.SFTConfig.",
+        description=(
+            f"The stage {stage} of a recipe. The options below are the keys of trl.SFTConfig; those of the "
+            f"sections {', '.join(SECTIONS)} are written with the section."
+        ),
+        epilog="example: accelerate launch %(prog)s --recipe lab --learning_rate 1e-4 --rope.method yarn",
         allow_abbrev=False,
     )
     for action in parser._actions:  # a key that is not given keeps the recipe's value
@@ -84,13 +88,6 @@ def _parser(stage: str) -> _Parser:
     ours = parser.add_argument_group("recipe")
     ours.add_argument("--recipe", metavar="NAME_OR_FILE", help=f"a YAML file, or one of {', '.join(PRESETS)}")
     ours.add_argument("--model", metavar="PATH", help="a model folder or id to start from, not the recipe's")
-    ours.add_argument(
-        "--SECTION.KEY",
-        action="store_const",
-        const=None,
-        default=argparse.SUPPRESS,
-        help=f"any key of the sections {', '.join(SECTIONS)}, such as --data.target_length 2M",
-    )
     return parser
 
 

@@ -9,12 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ultralong_hf.errors import EnvironmentFault, ModelError
 from ultralong_hf.memory.kernels import apply_liger_kernels
-from ultralong_hf.recipes.schema import ModelSection
+from ultralong_hf.recipes.schema import LAB, ModelSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-LAB = "lab"
 
 
 def load_model(section: ModelSection, name_or_path: str | None = None) -> PreTrainedModel:

@@ -11,7 +11,7 @@ from ultralong_hf.data.separators import add_token_embeddings, parse_separator, 
 from ultralong_hf.data.store import load_packed
 from ultralong_hf.errors import RecipeError
 from ultralong_hf.recipes import Recipe
-from ultralong_hf.training.models import LAB
+from ultralong_hf.recipes.schema import LAB
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -75,12 +75,8 @@ def row_collator(
 
 def _sources(recipe: Recipe) -> Iterable[Any]:
     data = recipe.data
-    if all(source.path != LAB for source in data.sources):
+    if [source.path for source in data.sources] != [LAB]:
         return data.sources
-    if len(data.sources) > 1:
-        raise RecipeError(
-            "data.sources holds lab beside others: the lab's documents make a store of their own."
-        )
     from ultralong_hf.lab.corpus import training_documents
 
     return training_documents(data.target_length, data.seed)

@@ -10,11 +10,11 @@ from transformers import PreTrainedModel
 from ultralong_hf.data.instructions import build_samples, read_rows
 from ultralong_hf.errors import ModelError
 from ultralong_hf.recipes import Recipe
-from ultralong_hf.recipes.schema import InstructSection
+from ultralong_hf.recipes.schema import LAB, InstructSection
 from ultralong_hf.rope import extend_context
 from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
 from ultralong_hf.training.configs import output_folder, stage_config
-from ultralong_hf.training.models import LAB, apply_kernels, load_model, load_tokenizer
+from ultralong_hf.training.models import apply_kernels, load_model, load_tokenizer
 from ultralong_hf.training.rows import hold_out, open_rows, row_collator
 from ultralong_hf.training.trainer import LongContextTrainer
 
