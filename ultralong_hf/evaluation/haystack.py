@@ -17,7 +17,7 @@ from ultralong_hf.errors import EvaluationError
 
 # Documents are tokenized in pieces of about this many characters, so that offsets never fill the memory.
 PIECE_CHARACTERS = 65_536
-PIECES_A_CALL = 32
+PIECES_A_CALL = 8
 # Lines above this many characters are broken at sentence ends too: nobody's depth should be off by a page.
 LONG_LINE = 240
 LINE_START = re.compile(r"\n+")

@@ -16,8 +16,8 @@ from ultralong_hf.evaluation.buckets import bucket_edges, mean_by_bucket
 from ultralong_hf.evaluation.engines import prefill_chunk, roomy_cache
 from ultralong_hf.evaluation.prompts import encode_plain
 
-# Logits of one chunk: 1,024 x 128,256 tokens of Llama-3's vocabulary are 0.5 GB in float32.
-CHUNK = 1_024
+# Logits of one chunk in float32: 1,046 tokens with Llama-3's vocabulary of 128,256.
+LOGIT_BYTES = 512 * 1024**2
 
 Row: TypeAlias = Sequence[int] | np.ndarray | torch.Tensor
 
@@ -27,12 +27,12 @@ def loss_by_position(
     rows: Iterable[Row],
     *,
     buckets: Sequence[int] | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> list[dict[str, Any]]:
     """Perplexity of the rows' tokens by position bucket, each row read once with all that stands before.
 
     rows: token ids, one row each, at least 2 long. `buckets`: ascending edges (default: `bucket_edges` of the
-    longest row). Read in chunks through the KV cache, so logits are [chunk, vocabulary] at most.
+    longest row). Read through the KV cache in chunks (default: by LOGIT_BYTES), so logits are [chunk, vocabulary] at most.
     Returns [{"from", "to" (exclusive), "value": perplexity, "loss": mean nats, "tokens"}], a bucket that has
     tokens; a token's position is its own place in its row, counted from 0 (the first has no loss).
     """
@@ -90,6 +90,7 @@ def _row_losses(
     if length < 2:
         raise EvaluationError(f"A row of {length} token has nothing to predict: rows need at least 2.")
     cache = roomy_cache(model, length)
+    chunk = chunk or max(1, LOGIT_BYTES // (4 * model.config.get_text_config().vocab_size))
     chunk = min(chunk, prefill_chunk(length, model.config._attn_implementation))
     losses = []
     for start in range(0, length - 1, chunk):
