@@ -32,9 +32,10 @@ def loss_by_position(
     """Perplexity of the rows' tokens by position bucket, each row read once with all that stands before.
 
     rows: token ids, one row each, at least 2 long. `buckets`: ascending edges (default: `bucket_edges` of the
-    longest row). Read through the KV cache in chunks (default: by LOGIT_BYTES), so logits are [chunk, vocabulary] at most.
-    Returns [{"from", "to" (exclusive), "value": perplexity, "loss": mean nats, "tokens"}], a bucket that has
-    tokens; a token's position is its own place in its row, counted from 0 (the first has no loss).
+    longest row). Rows are read through the KV cache in chunks (default: by LOGIT_BYTES), so that logits are
+    [chunk, vocabulary] at most. Returns [{"from", "to" (exclusive), "value": perplexity, "loss": mean nats,
+    "tokens"}], a bucket that has tokens; a token's position is its own place in its row, counted from 0 (the
+    first has no loss).
     """
     was_training = model.training
     model.eval()
@@ -81,9 +82,7 @@ def rows_from_documents(
 
 
 @torch.inference_mode()
-def _row_losses(
-    model: PreTrainedModel, row: Sequence[int] | np.ndarray | torch.Tensor, chunk: int
-) -> np.ndarray:
+def _row_losses(model: PreTrainedModel, row: Row, chunk: int | None) -> np.ndarray:
     """float64 [tokens - 1]: nats of each token after the first."""
     ids = torch.as_tensor(row, dtype=torch.long, device=model.device).reshape(1, -1)
     length = ids.shape[1]
