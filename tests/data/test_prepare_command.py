@@ -99,6 +99,16 @@ def test_a_source_that_is_not_there_is_status_2(folder, capsys):
     assert "no file is there" in capsys.readouterr().err
 
 
+def test_a_tokenizer_that_is_not_there_is_one_line_too(folder, capsys):
+    command = plain(folder, "--target-length", "4")
+    command[3] = str(folder / "in")
+    assert main(command) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert error[0].startswith("error: ")
+    assert "no tokenizer can be loaded" in error[0]
+
+
 def test_the_help_ends_with_an_example(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["prepare", "--help"])

@@ -295,3 +295,21 @@ def test_rows_do_not_depend_on_the_number_of_workers(tmp_path):
 def test_a_moved_store_opens(store, tmp_path):
     shutil.move(store, tmp_path / "moved")
     assert len(load_packed(tmp_path / "moved")) > 0
+
+
+def test_a_shard_that_was_damaged_before_the_work_was_done_is_rebuilt_too(tmp_path, monkeypatch):
+    prepare_dataset(DOCUMENTS, output_dir=tmp_path / "whole", **OPTIONS)
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 2)
+        with pytest.raises(StopError):
+            prepare_dataset(DOCUMENTS, output_dir=tmp_path / "begun", **OPTIONS)
+    (tmp_path / "begun" / "data-00000.arrow").write_bytes(b"torn")
+    prepare_dataset(DOCUMENTS, output_dir=tmp_path / "begun", **OPTIONS)
+    assert contents(tmp_path / "begun") == contents(tmp_path / "whole")
+
+
+def test_what_a_kill_just_after_the_manifest_leaves_behind_is_cleared(store):
+    whole = contents(store)
+    (store / "progress.json").write_text("{}")
+    prepare_dataset(DOCUMENTS, output_dir=store, **OPTIONS)
+    assert contents(store) == whole

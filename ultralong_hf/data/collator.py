@@ -71,7 +71,7 @@ class LongContextCollator:
         input_ids = torch.stack([self._read_row(row, index) for index, row in enumerate(self._checked(rows))])
         labels = input_ids.clone()
         batch = {"input_ids": input_ids, "labels": labels}
-        positions = torch.arange(input_ids.shape[1]).repeat(len(rows), 1)
+        positions = torch.arange(input_ids.shape[1]).expand(len(rows), -1).contiguous()
         if self.separator_ids:
             self._apply_separators(input_ids, labels, positions)
         if not self.mask_documents:
@@ -173,4 +173,4 @@ def _tensor(values: Any) -> torch.Tensor:
 
     if isinstance(values, torch.Tensor):
         return values.to(torch.int64)
-    return torch.from_numpy(np.asarray(values).astype(np.int64))
+    return torch.from_numpy(np.require(values, dtype=np.int64, requirements="W"))  # copies only if it must

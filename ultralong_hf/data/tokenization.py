@@ -46,7 +46,8 @@ def load_tokenizer(tokenizer: PreTrainedTokenizerBase | str | os.PathLike[str]) 
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
         except Exception as error:  # from_pretrained raises errors of three libraries
-            raise ModelError(f"{name}: no tokenizer can be loaded from there: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{name}: no tokenizer can be loaded from there: {reason}") from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
             f"{type(tokenizer).__name__} is not backed by the `tokenizers` library (is_fast is False): "
