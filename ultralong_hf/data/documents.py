@@ -183,7 +183,8 @@ def _open_hub(entry: dict[str, Any], text_column: str) -> Source:
     except Exception as error:  # load_dataset raises errors of five libraries
         reason = " ".join(str(error).split())
         raise DocumentError(
-            f"{entry['path']}: no such file or folder here, and as a Hub dataset it cannot be opened: {reason}"
+            f"{entry['path']}: no such file or folder here, and as a Hub dataset it cannot be opened: "
+            f"{reason}"
         ) from error
     return _open_dataset(
         dataset, entry["path"], text_column, _digest([sorted(arguments.items()), text_column])
