@@ -140,7 +140,7 @@ def test_lengths_beyond_the_window_are_marked(tokenizer, documents):
         evaluate(pair, "needle", **options)
     report = evaluate(pair, "needle", beyond_window=True, **options)
     assert [cell["beyond_window"] for cell in report.cells] == [False, True]
-    assert "Beyond the model's window of 128 tokens: 200." in report.notes
+    assert "Lengths from 200 on lie beyond the model's window of 128 tokens." in report.notes
 
 
 def test_length_zero_and_clamped_lengths_are_noted(tokenizer, documents):

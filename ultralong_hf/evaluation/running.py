@@ -261,8 +261,9 @@ def _notes(report: Report, haystacks: dict[str, Haystack]) -> list[str]:
         notes.append(f"Lengths {listed} are shorter than any prompt: measured with the shortest one.")
     beyond = sorted({c["length"] for c in report.cells if c["beyond_window"]})
     if beyond:
-        listed = ", ".join(format_length(length) for length in beyond)
-        notes.append(f"Beyond the model's window of {report.window:,} tokens: {listed}.")
+        notes.append(
+            f"Lengths from {beyond[0]:,} on lie beyond the model's window of {report.window:,} tokens."
+        )
     for task in report.tasks:
         if not any(cell["hits"] for cell in report.cells_of(task)):
             notes.append(
