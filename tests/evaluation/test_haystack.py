@@ -3,12 +3,12 @@ import pytest
 
 from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation import haystack as module
-from ultralong_hf.evaluation.haystack import Haystack, build_haystack, read_texts
+from ultralong_hf.evaluation.haystack import Break, Haystack, build_haystack, read_texts
 
 RING = Haystack(
     ids=np.arange(10, dtype=np.int32),
     breaks=np.array([0, 3, 8]),
-    inside_line=np.array([False, True, False]),
+    kinds=np.array([Break.LINE_START, Break.SENTENCE, Break.LINE_END]),
 )
 
 
@@ -21,15 +21,15 @@ def test_windows_go_round_the_ring():
 @pytest.mark.parametrize(
     ("position", "found"),
     [
-        (0, (0, False)),
-        (2, (3, True)),
-        (5, (3, True)),
-        (6, (8, False)),
-        (9, (8, False)),
-        (-1, (-2, False)),
-        (-9, (-10, False)),
-        (-8, (-7, True)),
-        (19, (18, False)),
+        (0, (0, 0)),
+        (2, (3, 1)),
+        (5, (3, 1)),
+        (6, (8, 2)),
+        (9, (8, 2)),
+        (-1, (-2, 2)),
+        (-9, (-10, 0)),
+        (-8, (-7, 1)),
+        (19, (18, 2)),
     ],
 )
 def test_finds_the_nearest_break_round_the_ring(position, found):
@@ -37,15 +37,15 @@ def test_finds_the_nearest_break_round_the_ring(position, found):
 
 
 def test_the_end_of_the_ring_is_a_break():
-    ring = Haystack(np.arange(10, dtype=np.int32), np.array([0, 3]), np.array([False, False]))
-    assert ring.nearest_break(9) == (10, False)
+    ring = Haystack(np.arange(10, dtype=np.int32), np.array([0, 3]), np.array([0, 1]))
+    assert ring.nearest_break(9) == (10, Break.LINE_START)
 
 
 def test_lines_begin_at_breaks(letters):
     haystack = build_haystack(["ab\n\n  c\n", "d"], letters, 100)
     assert letters.decode(haystack.ids.tolist()) == "ab\n\n  c\nd\n"
     assert haystack.breaks.tolist() == [0, 4, 8]
-    assert not haystack.inside_line.any()
+    assert not haystack.kinds.any()
 
 
 def test_sentences_of_long_lines_are_breaks_too(letters, monkeypatch):
@@ -53,7 +53,7 @@ def test_sentences_of_long_lines_are_breaks_too(letters, monkeypatch):
     haystack = build_haystack(["One two. Three 3.5 four! Five\nsix. Seven\n"], letters, 100)
     text = letters.decode(haystack.ids.tolist())
     assert [text[at:].split()[0] for at in haystack.breaks] == ["One", "Three", "Five", "six.", "Seven"]
-    assert haystack.inside_line.tolist() == [False, True, True, False, True]
+    assert haystack.kinds.tolist() == [0, 1, 1, 0, 1]
 
 
 def test_breaks_of_merged_tokens_lie_between_lines(tokenizer, documents):

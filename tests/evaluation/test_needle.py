@@ -5,7 +5,7 @@ import pytest
 from evaluation_models import make_tokenizer
 
 from ultralong_hf.errors import EvaluationError
-from ultralong_hf.evaluation.haystack import Haystack, build_haystack
+from ultralong_hf.evaluation.haystack import Break, Haystack, build_haystack
 from ultralong_hf.evaluation.needle import (
     NEEDLE_TASKS,
     PASSKEY_FILLER,
@@ -79,6 +79,21 @@ def test_the_needle_follows_a_line_end_and_the_question_comes_last(tokenizer, ha
     assert prompt.count(built.expected) == 1
 
 
+@pytest.mark.parametrize("depth", [0, 20, 50, 80, 100])
+def test_the_needle_is_a_line_where_the_tokenizer_merges_line_ends_with_indentation(tokenizer, depth):
+    code = "".join(f"    def method_{number}(self):\n        return {number}\n" for number in range(200))
+    text = build_haystack([code], tokenizer, 10**6)
+    assert (text.kinds == Break.LINE_END).mean() > 0.9
+    for sample in range(5):
+        built = build_sample(NEEDLE, tokenizer, text, length=900, depth=depth, sample=sample)
+        assert len(built.ids) == 900 - NEEDLE.max_new_tokens
+        lines = tokenizer.decode(built.ids).splitlines()
+        found = [line for line in lines if line.endswith(f" is {built.expected}.")]
+        assert len(found) == 1
+        assert re.fullmatch(rf"The [\w ]+ of the [\w ]+ is {built.expected}\.", found[0])
+        assert lines[-1].startswith("What is the ")
+
+
 def test_passkey_has_the_classic_words(tokenizer, filler):
     built = build_sample(PASSKEY, tokenizer, filler, length=900, depth=56, sample=0)
     prompt = tokenizer.decode(built.ids)
@@ -89,7 +104,7 @@ def test_passkey_has_the_classic_words(tokenizer, filler):
 
 
 def test_texts_without_breaks_take_the_needle_anywhere(letters):
-    text = Haystack(np.full(500, 70, dtype=np.int32), np.array([0]), np.array([False]))
+    text = Haystack(np.full(500, 70, dtype=np.int32), np.array([0]), np.array([Break.LINE_START]))
     built = build_sample(NEEDLE, letters, text, length=1_000, depth=50, sample=0)
     assert len(built.ids) == 1_000 - NEEDLE.max_new_tokens
     assert built.needle_at == pytest.approx(400, abs=40)

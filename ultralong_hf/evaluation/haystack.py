@@ -7,6 +7,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,29 @@ LINE_START = re.compile(r"\n+")
 SENTENCE_START = re.compile(r"[.!?][\"')\]]*[ \t]+(?=[\"'(\[]?[A-Z0-9])|[。！？]")
 
 
+class Break(IntEnum):
+    """What stands around a break, and so what a needle there needs around it."""
+
+    LINE_START = 0
+    """A line has just ended: the needle brings its own line end."""
+    SENTENCE = 1
+    """Within a line."""
+    LINE_END = 2
+    """Before a line end that the tokenizer merged with the next line's indentation."""
+
+
 @dataclass(frozen=True, eq=False)
 class Haystack:
     """Tokens of real text, read as a ring: a window longer than the text goes round again.
 
     ids: int32 [T].
     breaks: int64 [K], ascending, the tokens at which a line or a sentence begins; the first is 0.
-    inside_line: bool [K], true where a break is a sentence start within a line.
+    kinds: int8 [K], the Break of each.
     """
 
     ids: np.ndarray
     breaks: np.ndarray
-    inside_line: np.ndarray
+    kinds: np.ndarray
 
     @property
     def digest(self) -> str:
@@ -49,17 +61,17 @@ class Haystack:
             return self.ids[start:end]
         return self.ids.take(np.arange(start, end), mode="wrap")
 
-    def nearest_break(self, position: int) -> tuple[int, bool]:
-        """(break nearest to `position`, whether it lies inside a line); both count on round the ring."""
+    def nearest_break(self, position: int) -> tuple[int, Break]:
+        """(break nearest to `position`, its kind); both count on round the ring."""
         turn, inside = divmod(position, len(self.ids))
         right = bisect_left(self.breaks, inside)
         if right == len(self.breaks):  # the end of the ring is its start
-            right_at, right_kind = len(self.ids), bool(self.inside_line[0])
+            right_at, right_kind = len(self.ids), Break(self.kinds[0])
         else:
-            right_at, right_kind = int(self.breaks[right]), bool(self.inside_line[right])
+            right_at, right_kind = int(self.breaks[right]), Break(self.kinds[right])
         if right == 0:
             return turn * len(self.ids) + right_at, right_kind
-        left_at, left_kind = int(self.breaks[right - 1]), bool(self.inside_line[right - 1])
+        left_at, left_kind = int(self.breaks[right - 1]), Break(self.kinds[right - 1])
         at, kind = (left_at, left_kind) if inside - left_at <= right_at - inside else (right_at, right_kind)
         return turn * len(self.ids) + at, kind
 
@@ -153,15 +165,19 @@ def _breaks(text: str, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A token that begins before the break, except with blanks, is cut by no one: such a break is left out.
     """
-    found: dict[int, bool] = {0: False}
+    found: dict[int, Break] = {0: Break.LINE_START}
     lines = [0, *(match.end() for match in LINE_START.finditer(text)), len(text)]
     for line, following in pairwise(lines):
-        candidates = [(line, False)]
+        candidates = [(line, Break.LINE_START)]
         if following - line > LONG_LINE:
-            candidates += [(match.end(), True) for match in SENTENCE_START.finditer(text, line, following)]
-        for character, inside_line in candidates:
+            candidates += [
+                (match.end(), Break.SENTENCE) for match in SENTENCE_START.finditer(text, line, following)
+            ]
+        for character, kind in candidates:
             token = int(np.searchsorted(starts, character, side="right")) - 1
-            if token > 0 and character < len(text) and not text[starts[token] : character].strip():
-                found.setdefault(token, inside_line)
+            if token > 0 and character < len(text):
+                skipped = text[starts[token] : character]
+                if not skipped.strip():
+                    found.setdefault(token, Break.LINE_END if "\n" in skipped else kind)
     at = sorted(found)
-    return np.array(at, dtype=np.int64), np.array([found[token] for token in at], dtype=bool)
+    return np.array(at, dtype=np.int64), np.array([found[token] for token in at], dtype=np.int8)

@@ -6,14 +6,14 @@ The prompt and the room for the answer fill the length exactly, so that prompts 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ultralong_hf.errors import EvaluationError
-from ultralong_hf.evaluation.haystack import Haystack
+from ultralong_hf.evaluation.haystack import Break, Haystack
 from ultralong_hf.evaluation.prompts import build_frame, encode_plain
 from ultralong_hf.lab.facts import draw_fact
 
@@ -34,13 +34,23 @@ PASSKEY_FILLER = "The grass is green. The sky is blue. The sun is yellow. Here w
 
 @dataclass(frozen=True)
 class Needle:
-    """What is hidden (as a line of its own, and within a line), what is asked, and what counts as found."""
+    """What is hidden, what is asked, and what counts as found."""
 
-    line: str
-    inside_line: str
+    statement: str
     question: str
     answer_prefix: str
     expected: str
+    own_line: bool = False
+    """Whether it makes a line of its own even within a line."""
+
+    def at(self, kind: Break) -> str:
+        """The statement with what it needs around it at such a break."""
+        within = f"\n{self.statement}\n" if self.own_line else f" {self.statement}"
+        return {
+            Break.LINE_START: f"{self.statement}\n",
+            Break.SENTENCE: within,
+            Break.LINE_END: f"\n{self.statement}",
+        }[kind]
 
 
 @dataclass(frozen=True)
@@ -68,17 +78,13 @@ class Sample:
 
 def _draw_fact_needle(rng: random.Random) -> Needle:
     fact = draw_fact(rng)
-    return Needle(
-        f"{fact.statement}\n", f" {fact.statement}", fact.question, fact.answer_prefix, expected=fact.value
-    )
+    return Needle(fact.statement, fact.question, fact.answer_prefix, fact.value)
 
 
 def _draw_passkey(rng: random.Random) -> Needle:
     key = rng.randint(1, 50_000)  # the range of the original code
     statement = f"The pass key is {key}. Remember it. {key} is the pass key."
-    return Needle(
-        f"{statement}\n", f"\n{statement}\n", "What is the pass key?", "The pass key is", expected=str(key)
-    )
+    return Needle(statement, "What is the pass key?", "The pass key is", str(key), own_line=True)
 
 
 NEEDLE_TASKS = {
@@ -130,17 +136,18 @@ def build_sample(
         after=f"\n{needle.question}",
         answer_prefix=needle.answer_prefix,
     )
-    line, inside = encode_plain(tokenizer, needle.line), encode_plain(tokenizer, needle.inside_line)
+    forms = {kind: encode_plain(tokenizer, needle.at(kind)) for kind in Break}
     end = int(haystack.breaks[rng.randrange(len(haystack.breaks))])
     room = length - task.max_new_tokens - len(frame)
-    if room >= max(len(line), len(inside)):
-        before, after, hidden = _place(haystack, end, room, depth, line, inside)
+    longest_form = max(map(len, forms.values()))
+    if room >= longest_form:
+        before, after, hidden = _place(haystack, end, room, depth, forms)
     elif length == 0 or clamp_short:
-        before, after, hidden = 0, 0, line
+        before, after, hidden = 0, 0, forms[Break.LINE_START]
     else:
         raise EvaluationError(
             f"{length:,} tokens are too few for the task {task.name!r}: its shortest prompt has "
-            f"{len(frame) + len(line):,} and the answer {task.max_new_tokens}. Use a greater length."
+            f"{len(frame) + longest_form:,} and the answer {task.max_new_tokens}. Use a greater length."
         )
     text = haystack.window(end, before + after)
     return Sample(
@@ -155,21 +162,22 @@ def build_sample(
 
 
 def _place(
-    haystack: Haystack, end: int, room: int, depth: float, line: Sequence[int], inside: Sequence[int]
+    haystack: Haystack, end: int, room: int, depth: float, forms: Mapping[Break, Sequence[int]]
 ) -> tuple[int, int, Sequence[int]]:
     """(text tokens before the needle, after it, the needle's tokens); they sum to `room`.
 
     The text ends with a line or sentence at `end` and begins wherever the room is used up: a text cut at its
     start harms no reader, one cut before the needle or the question would.
     """
-    wanted = end - round((room - len(line)) * (1 - depth / 100))
-    at, inside_line = haystack.nearest_break(wanted)
+    opening = forms[Break.LINE_START]
+    wanted = end - round((room - len(opening)) * (1 - depth / 100))
+    at, kind = haystack.nearest_break(wanted)
     if abs(at - wanted) > FARTHEST_BREAK:
-        at, inside_line = wanted, True
-    hidden = inside if inside_line else line
+        at, kind = wanted, Break.SENTENCE
+    hidden = forms[kind]
     text, after = room - len(hidden), end - at
     if depth <= 0 or after >= text:  # nothing stands before the needle: it opens the text
-        return 0, room - len(line), line
+        return 0, room - len(opening), opening
     return text - after, after, hidden
 
 
