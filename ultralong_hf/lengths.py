@@ -19,7 +19,9 @@ def parse_length(length: int | str) -> int:
     Raises LengthError for anything else, for lengths below 1, and for parts of a token ("0.3K").
     """
     if isinstance(length, bool) or not isinstance(length, int | str):
-        raise LengthError(f"{length!r} is no length: give tokens as an int, or a text such as '128K' or '1M'.")
+        raise LengthError(
+            f"{length!r} is no length: give tokens as an int, or a text such as '128K' or '1M'."
+        )
     if isinstance(length, int):
         tokens: float = length
     else:
