@@ -1,9 +1,10 @@
-"""The `ultralong` command: finds the subcommand, runs it, and turns our errors into lines and an exit status."""
+"""The `ultralong` command: finds the subcommand, runs it, turns our errors into lines and an exit status."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -41,7 +42,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 on success, 2 on bad input (a line a fault, each beginning with `error:`), 1 otherwise."""
+    """Exit status: 0 on success, 2 on bad input (a line a fault, each begins with `error:`), 1 otherwise."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((a for a in arguments if not a.startswith("-")), None)
     parsed = build_parser(command).parse_args(arguments)
@@ -51,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             print(f"error: {fault}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except BrokenPipeError:  # the reader, such as `head`, has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on.", file=sys.stderr)
         return 1

@@ -3,7 +3,7 @@
 UltraLongError
 ├── InputError (also a ValueError): the input is at fault; the command line ends with status 2
 │   ├── RecipeError            a recipe file or a command-line override of it
-│   ├── RopeError              a model that cannot be extended so, or a length, scale or ramp that makes no sense
+│   ├── RopeError              a model that cannot be extended so; a length, scale or ramp without sense
 │   │   └── LengthError        a text that is no length, such as "1Q"
 │   ├── ModelError             a model folder or hub id that cannot be read or written
 │   ├── DocumentError          a source of documents, or a document in it
@@ -12,7 +12,7 @@ UltraLongError
 │   ├── ParallelSizeError      sizes that do not divide
 │   ├── ConversationError      chat data that the SFT stage cannot read
 │   └── EvaluationError        an unknown task, a length or a haystack that does not fit
-└── EnvironmentFault           the machine or its libraries lack something; status 1
+└── MachineError               the machine or its libraries lack something; status 1
     └── KernelError            kernels that cannot run here
 """
 
@@ -74,9 +74,9 @@ class EvaluationError(InputError):
     """A task, a length or a haystack that cannot be evaluated."""
 
 
-class EnvironmentFault(UltraLongError, RuntimeError):
+class MachineError(UltraLongError, RuntimeError):
     """The machine or its libraries lack something that was asked for."""
 
 
-class KernelError(EnvironmentFault):
+class KernelError(MachineError):
     """Kernels that cannot run on this machine."""

@@ -19,16 +19,14 @@ def parse_length(length: int | str) -> int:
     Raises LengthError for anything else, for lengths below 1, and for parts of a token ("0.3K").
     """
     if isinstance(length, bool) or not isinstance(length, int | str):
-        raise LengthError(
-            f"{length!r} is no length: give tokens as an int, or a text such as '128K' or '1M'."
-        )
+        raise LengthError(f"{length!r} is no length: give an int, or a text such as '128K' or '1M'.")
     if isinstance(length, int):
         tokens: float = length
     else:
         match = _LENGTH.fullmatch(length.strip())
         if match is None:
             raise LengthError(
-                f"{length!r} is no length: write tokens as '4096', '128K' (K = 1,024) or '1M' (M = 1,048,576)."
+                f"{length!r} is no length: write '4096', '128K' (K = 1,024) or '1M' (M = 1,048,576)."
             )
         number, unit = match.groups()
         tokens = float(number.replace(",", "").replace("_", "")) * _UNITS[unit.upper()]

@@ -1,6 +1,6 @@
 import pytest
 
-from ultralong_hf.errors import EnvironmentFault, RecipeError
+from ultralong_hf.errors import MachineError, RecipeError
 from ultralong_hf.training.command_line import parse_recipe, run
 
 
@@ -82,7 +82,7 @@ def test_bad_values_are_told_in_one_line(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(RecipeError("one", "two"), 2), (EnvironmentFault("one", "two"), 1)]
+    ("error", "status"), [(RecipeError("one", "two"), 2), (MachineError("one", "two"), 1)]
 )
 def test_errors_are_lines_on_stderr_and_an_exit_status(error, status, capsys):
     def main():

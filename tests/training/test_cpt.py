@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ultralong_hf.errors import EnvironmentFault, KernelError, ModelError, RecipeError, StoreError
+from ultralong_hf.errors import KernelError, MachineError, ModelError, RecipeError, StoreError
 from ultralong_hf.recipes import load_recipe
 from ultralong_hf.training import cpt_trainer
 from ultralong_hf.training.configs import stage_config
@@ -126,7 +126,7 @@ def test_offloading_to_the_host_is_refused_where_there_is_no_device(recipe_file,
         {"cpt.activation_checkpointing_kwargs": {"offload": True}},
         {"cpt.activation_offloading": True},
     ):
-        with pytest.raises(EnvironmentFault, match="needs a GPU"):
+        with pytest.raises(MachineError, match="needs a GPU"):
             stage_config(load_recipe(recipe_file, override), "cpt", evaluates=False)
 
 
@@ -219,7 +219,7 @@ def test_processes_that_do_not_know_of_each_other_are_refused(recipe_file, monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     recipe = load_recipe(recipe_file, {"cpt.use_cpu": False})
     with pytest.raises(
-        EnvironmentFault, match=r"launched as 2 processes, but accelerate sees 1: .* add --use_cpu"
+        MachineError, match=r"launched as 2 processes, but accelerate sees 1: .* add --use_cpu"
     ):
         stage_config(recipe, "cpt", evaluates=False)
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ultralong_hf.errors import EnvironmentFault
+from ultralong_hf.errors import MachineError
 from ultralong_hf.lab.facts import PLACES, draw_facts
 
 HELD_OUT_ONE_IN = 20
@@ -24,7 +24,7 @@ CHARACTERS_PER_TOKEN = 3.0
 TRAINING_ROWS = 100
 """Rows of the target length that `training_documents` fills, about."""
 CHARACTERS_A_FACT = 160
-"""Of a document with facts. Few facts a row teach recall slowly: this is the density of labels that matter."""
+"""Of a document with facts: few facts a row teach recall slowly."""
 LONGEST_LINE = 200
 """Characters; longer lines (tables of encodings, mostly) make no filler."""
 
@@ -153,7 +153,7 @@ def _library_files() -> tuple[tuple[str, str], ...]:
         if text.strip():
             files.append((relative.as_posix(), text))
     if len(files) < 100:
-        raise EnvironmentFault(
+        raise MachineError(
             f"{root} holds {len(files)} readable Python files: the lab needs the standard library as source "
             "text. Use a Python that ships it (python.org, conda, pyenv, Debian's libpython3-stdlib)."
         )

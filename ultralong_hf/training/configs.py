@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import ParallelismConfig
 from trl import SFTConfig
 
-from ultralong_hf.errors import EnvironmentFault, RecipeError
+from ultralong_hf.errors import MachineError, RecipeError
 from ultralong_hf.recipes import Recipe
 
 _ALWAYS: dict[str, Any] = {
@@ -50,7 +50,7 @@ def _check_offload(args: SFTConfig, stage: str) -> None:
         key = "activation_offloading"
     else:
         return
-    raise EnvironmentFault(
+    raise MachineError(
         f"{stage}.{key} needs a GPU, and torch sees none here: activations are in host memory already. "
         "Leave it out; the result is the same."
     )
@@ -60,7 +60,7 @@ def _check_processes(args: SFTConfig) -> None:
     """accelerate takes each process for the only one where it finds neither a GPU nor use_cpu."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != args.world_size:
-        raise EnvironmentFault(
+        raise MachineError(
             f"This was launched as {launched} processes, but accelerate sees {args.world_size}: each would "
             "train and save alone. Without GPUs add --use_cpu."
         )

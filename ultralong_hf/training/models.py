@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ultralong_hf.errors import EnvironmentFault, ModelError
+from ultralong_hf.errors import MachineError, ModelError
 from ultralong_hf.memory.kernels import apply_liger_kernels
 from ultralong_hf.recipes.schema import LAB, ModelSection
 
@@ -60,7 +60,7 @@ def _load(auto: Any, name: str, **kwargs: Any) -> Any:
     try:
         return auto.from_pretrained(name, **kwargs)
     except ImportError as error:  # flash-attn, for one
-        raise EnvironmentFault(f"{name} cannot be loaded here: {_first_line(error)}") from error
+        raise MachineError(f"{name} cannot be loaded here: {_first_line(error)}") from error
     except (OSError, ValueError) as error:
         what = "folder" if Path(name).exists() else "model of this name, here or on the Hub,"
         raise ModelError(f"{name}: no {what} that can be loaded: {_first_line(error)}") from error
