@@ -6,10 +6,10 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from ultralong_hf.errors import InputError, RecipeError
+from ultralong_hf.errors import InputError
 
 if TYPE_CHECKING:
-    from ultralong_hf.recipes import Recipe
+    pass
 
 _EPILOG = """example: pack a folder of books and a file of articles into rows of 1M tokens, joined by <s>
 
@@ -87,6 +87,7 @@ def _plain_arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _recipe_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    from ultralong_hf.lab.names import document_sources, model_location
     from ultralong_hf.recipes import load_recipe
 
     if args.sources:
@@ -99,8 +100,8 @@ def _recipe_arguments(args: argparse.Namespace) -> dict[str, Any]:
     recipe = load_recipe(args.recipe, overrides)
     data = recipe.data
     return {
-        "sources": _recipe_sources(recipe),
-        "tokenizer": _recipe_tokenizer(args.tokenizer or recipe.model.name_or_path),
+        "sources": document_sources(recipe),
+        "tokenizer": model_location(args.tokenizer or recipe.model.name_or_path),
         "target_length": data.target_length,
         "output_dir": data.output_dir,
         "separator": data.separator,
@@ -116,25 +117,6 @@ def _separator(args: argparse.Namespace) -> dict[str, Any] | None:
     if args.separator is None and args.separator_kind is None:
         return None
     return {"kind": args.separator_kind or "text", "value": args.separator}
-
-
-def _recipe_sources(recipe: Recipe) -> Any:
-    sources = recipe.data.sources
-    if not sources:
-        raise RecipeError(f"{recipe.origin}: data.sources is empty: name the documents to prepare.")
-    if [source.path for source in sources] != ["lab"]:
-        return sources
-    from ultralong_hf.lab.corpus import training_documents
-
-    return training_documents(recipe.data.target_length, recipe.data.seed)
-
-
-def _recipe_tokenizer(name_or_path: str) -> str:
-    if name_or_path != "lab":
-        return name_or_path
-    from ultralong_hf.lab import base_model_path
-
-    return str(base_model_path())
 
 
 def _summary(facts: dict[str, Any]) -> str:

@@ -13,18 +13,25 @@ import sysconfig
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ultralong_hf.errors import MachineError
 from ultralong_hf.lab.facts import PLACES, draw_facts
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 HELD_OUT_ONE_IN = 20
 CHARACTERS_PER_TOKEN = 3.0
 """Of the lab's tokenizer on this corpus, rounded; only sizes of generated documents hang on it."""
-TRAINING_ROWS = 100
+TRAINING_ROWS = 155
 """Rows of the target length that `training_documents` fills, about."""
-CHARACTERS_A_FACT = 160
+CHARACTERS_A_FACT = 200
 """Of a document with facts: few facts a row teach recall slowly."""
+REAL_SHARE = 0.4
+"""Of the documents that have a quarter of a row or more to fill."""
+SEPARATOR_TOKENS = 3
+"""Of `<s>` in the lab's tokenizer."""
 LONGEST_LINE = 200
 """Characters; longer lines (tables of encodings, mostly) make no filler."""
 
@@ -49,39 +56,44 @@ def is_held_out(name: str) -> bool:
 
 
 def training_documents(target_length: int, seed: int) -> Iterator[str]:
-    """Documents for about TRAINING_ROWS rows of `target_length` tokens: with facts and real by turns.
+    """Documents for about TRAINING_ROWS rows of `target_length` tokens, real ones and ones with facts.
 
-    A document with facts is about a row long, so that facts are asked for at distances up to that. Of a real
-    one longer than a row, the head is taken.
+    A document is as long as what is left of its row, so that few facts are cut off from the question about
+    them, and distances reach the length of the row. Of a real document that is longer, the head is taken.
     """
     rng = random.Random(f"training documents {seed}")
     filler = Filler(rng)
+    tokenizer = _shipped_tokenizer()
     real = list(real_training_documents())
     rng.shuffle(real)
-    row = round(target_length * CHARACTERS_PER_TOKEN)
-    characters = 0
-    for number in range(TRAINING_ROWS * 100):
-        text = real[number // 2 % len(real)][:row] if number % 2 else fact_document(rng, filler, row)
+    tokens = 0
+    while tokens < TRAINING_ROWS * target_length:
+        left = target_length - tokens % target_length
+        characters = round(left * CHARACTERS_PER_TOKEN)
+        if left < target_length // 4 or rng.random() < REAL_SHARE:
+            text = real.pop()[:characters]
+        else:
+            text = fact_document(rng, filler, characters)
         yield text
-        characters += len(text)
-        if characters >= TRAINING_ROWS * row:
-            return
+        tokens += len(tokenizer.encode(text, add_special_tokens=False)) + SEPARATOR_TOKENS
 
 
 def fact_document(rng: random.Random, filler: Filler, characters: int) -> str:
-    """Real lines with a fact every CHARACTERS_A_FACT or so, each asked for twice somewhere after it.
+    """Real lines with a fact every CHARACTERS_A_FACT or so, each asked for, or just said again, after it.
 
     "...The access code of the upper harbour is 40713. ... What is the access code of the upper harbour? The
     access code of the upper harbour is 40713. ..."
+
+    In two documents of three the facts stand near the start and the questions near the end.
     """
     facts = draw_facts(rng, min(len(PLACES), max(1, characters // CHARACTERS_A_FACT)))
+    early = rng.choice((0.3, 0.6, 1.0))
     placed: list[tuple[float, str]] = []
     for fact in facts:
-        stated = 0.9 * rng.random() ** 1.5
-        placed.append((stated, fact.statement))
-        for _ in range(2):
-            asked = 1.0 - (1.0 - stated) * rng.random() ** 2
-            placed.append((asked, f"{fact.question} {fact.statement}"))
+        stated = rng.uniform(0.0, early)
+        asked = rng.uniform(max(stated, 1.0 - early), 1.0)
+        repeated = f"{fact.question} {fact.statement}" if rng.random() < 0.5 else fact.statement
+        placed += [(stated, fact.statement), (asked, repeated)]
     body = filler.lines(characters - sum(len(text) + 1 for _, text in placed))
     placed += [((index + 0.5) / len(body), line) for index, line in enumerate(body)]
     return "\n".join(text for _, text in sorted(placed, key=lambda item: item[0])) + "\n"
@@ -128,6 +140,13 @@ class Filler:
             if chosen and characters < 0:
                 return chosen
             chosen.append(line)
+
+
+@cache
+def _shipped_tokenizer() -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(Path(__file__).parent / "base" / "tokenizer.json"))
 
 
 @cache

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ultralong_hf.errors import MachineError, ModelError
+from ultralong_hf.lab.names import model_location
 from ultralong_hf.memory.kernels import apply_liger_kernels
-from ultralong_hf.recipes.schema import LAB, ModelSection
+from ultralong_hf.recipes.schema import ModelSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def load_model(section: ModelSection, name_or_path: str | None = None) -> PreTrainedModel:
     """The model of `section`, or of `name_or_path` with the section's other settings; safetensors only."""
-    name = _resolve(name_or_path or section.name_or_path)
+    name = model_location(name_or_path or section.name_or_path)
     return _load(
         AutoModelForCausalLM,
         name,
@@ -31,7 +32,7 @@ def load_model(section: ModelSection, name_or_path: str | None = None) -> PreTra
 
 def load_tokenizer(section: ModelSection, name_or_path: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to `load_model` with the same arguments."""
-    name = _resolve(name_or_path or section.name_or_path)
+    name = model_location(name_or_path or section.name_or_path)
     return _load(
         AutoTokenizer, name, trust_remote_code=section.trust_remote_code, **_revision(section, name_or_path)
     )
@@ -41,14 +42,6 @@ def apply_kernels(model: PreTrainedModel, section: ModelSection) -> None:
     """Liger's kernels, if the recipe asks for them."""
     if section.liger_kernels:
         apply_liger_kernels(model)
-
-
-def _resolve(name_or_path: str) -> str:
-    if name_or_path != LAB:
-        return name_or_path
-    from ultralong_hf.lab import base_model_path
-
-    return str(base_model_path())
 
 
 def _revision(section: ModelSection, name_or_path: str | None) -> dict[str, str]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ultralong_hf.data.collator import LongContextCollator
 from ultralong_hf.data.packing import prepare_dataset
 from ultralong_hf.data.separators import add_token_embeddings, parse_separator, resolve_separator
 from ultralong_hf.data.store import load_packed
 from ultralong_hf.errors import RecipeError
+from ultralong_hf.lab.names import document_sources
 from ultralong_hf.recipes import Recipe
-from ultralong_hf.recipes.schema import LAB
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,7 +27,7 @@ def open_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Training
     with args.main_process_first(local=False, desc="the token store"):
         if data.sources and args.process_index == 0:
             prepare_dataset(
-                _sources(recipe),
+                document_sources(recipe),
                 tokenizer=tokenizer,
                 target_length=data.target_length,
                 output_dir=data.output_dir,
@@ -71,12 +70,3 @@ def row_collator(
         mask_documents=data.mask_documents or separator.separator.masks_documents,
     )
     return collator, separator.tokenizer
-
-
-def _sources(recipe: Recipe) -> Iterable[Any]:
-    data = recipe.data
-    if [source.path for source in data.sources] != [LAB]:
-        return data.sources
-    from ultralong_hf.lab.corpus import training_documents
-
-    return training_documents(data.target_length, data.seed)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from ultralong_hf.evaluation.buckets import bucket_edges, sum_by_bucket
 from ultralong_hf.rope import finish_model_folder
+from ultralong_hf.rope.folder import edit_json
 from ultralong_hf.training.checkpoints import is_checkpoint
 
 
@@ -31,6 +33,8 @@ class LongContextTrainer(SFTTrainer):
     """
 
     def __init__(self, *args: Any, bucket_length: int, **kwargs: Any) -> None:
+        model = kwargs["model"]
+        self._use_cache = bool(getattr(model.config, "use_cache", True))
         super().__init__(*args, **kwargs)
         self._edges = bucket_edges(bucket_length)
         self._bucket_sums = torch.zeros(len(self._edges) - 1, 2, dtype=torch.float64)
@@ -71,6 +75,8 @@ class LongContextTrainer(SFTTrainer):
         # transformers 5.23 cannot resume from a config.json with the older keys: its Trainer reads it as the
         # base class, which lacks max_position_embeddings (AttributeError in standardize_rope_params).
         if self.args.should_save and not is_checkpoint(folder):
+            # the Trainer turns the KV cache off while it trains; whoever loads the folder wants it as it was
+            edit_json(Path(folder) / "config.json", lambda config: {**config, "use_cache": self._use_cache})
             finish_model_folder(folder)
 
 
