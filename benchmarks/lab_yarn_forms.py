@@ -79,7 +79,7 @@ def measure(form: str, seed: int, changes: dict[str, Any], samples: int) -> dict
     }
 
 
-QUIET = {"eval_strategy": "no", "eval_on_start": False, "save_strategy": "no", "disable_tqdm": True}
+QUIET = {"eval_strategy": "no", "eval_on_start": False, "save_strategy": "no", "logging_strategy": "no"}
 
 
 def _evaluate(model: Any, seed: int, samples: int) -> Any:

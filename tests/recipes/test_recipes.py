@@ -137,8 +137,7 @@ def test_overrides_win_over_the_file_and_are_named_without_a_line(written):
     assert recipe.cpt["learning_rate"] == 3e-5
     assert faults_of(path, {"data.target_length": "1Q", "dat.seed": 3}) == (
         "dat is no key of a recipe. Nearest: data.",
-        "data.target_length: '1Q' is no length: write tokens as '4096', '128K' (K = 1,024) or '1M' "
-        "(M = 1,048,576).",
+        "data.target_length: '1Q' is no length: write '4096', '128K' (K = 1,024) or '1M' (M = 1,048,576).",
     )
 
 
