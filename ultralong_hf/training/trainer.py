@@ -78,6 +78,8 @@ class LongContextTrainer(SFTTrainer):
             # the Trainer turns the KV cache off while it trains; whoever loads the folder wants it as it was
             edit_json(Path(folder) / "config.json", lambda config: {**config, "use_cache": self._use_cache})
             finish_model_folder(folder)
+            # a pickle, which nobody should have to load or trust; checkpoints keep theirs
+            (Path(folder) / "training_args.bin").unlink(missing_ok=True)
 
 
 @contextmanager
