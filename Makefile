@@ -10,7 +10,7 @@ quickstart: $(VENV)/.base
 	$(BIN)/ultralong lab quickstart --seeds $(SEEDS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

@@ -2,6 +2,7 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,7 @@ def test_model_loads_in_plain_transformers_and_reads_the_target(finished):
     model = AutoModelForCausalLM.from_pretrained(report["model"])
     assert model.config.max_position_embeddings == 512
     assert model.config.use_cache
+    assert [file.name for file in Path(report["model"]).glob("*.bin")] == []
     assert AutoTokenizer.from_pretrained(report["model"]).model_max_length == 512
 
 
