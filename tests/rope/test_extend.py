@@ -272,7 +272,8 @@ def test_method_none_tells_that_it_takes_the_models_own_scaling_away():
 def test_the_papers_settings_are_told_nothing_of(method):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        extend_context(llama_31_config(), "4M", method=method)
+        extended = extend_context(llama_31_config(), "4M", method=method)
+    assert extended.max_position_embeddings == 4_194_304
 
 
 # --- errors

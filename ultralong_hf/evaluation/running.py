@@ -6,7 +6,7 @@ import difflib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,7 @@ def evaluate(
         device=device,
         dtype=dtype,
     )
-    tokenizer = tokenizer or getattr(runner, "tokenizer", None)
-    if tokenizer is None:
-        raise EvaluationError("This engine has no tokenizer of its own: pass tokenizer=.")
+    tokenizer = _tokenizer_of(runner, tokenizer)
     check_window(max(grid.lengths), runner.window, beyond_window=beyond_window)
     needle_tasks = [NEEDLE_TASKS[name] for name in task_names if name in NEEDLE_TASKS]
     style = resolve_style(tokenizer, prompt)
@@ -101,9 +99,7 @@ def evaluate(
         "model": _model_name(model),
         "identity": settings_digest(runner.identity()),
         "tasks": task_names,
-        "lengths": grid.lengths,
-        "depths": grid.depths,
-        "samples": grid.samples,
+        **asdict(grid),
         "seed": seed,
         "prompt": style,
         "haystack": {name: text.digest for name, text in haystacks.items()},
@@ -243,6 +239,13 @@ def _engine(model: Any, engine: str | Engine, tokenizer: Any, **options: Any) ->
             "A loaded model comes with its tokenizer: give (model, tokenizer) or tokenizer=."
         )
     return TransformersEngine(model, tokenizer, **options)
+
+
+def _tokenizer_of(engine: Engine, tokenizer: Any) -> Any:
+    tokenizer = tokenizer or getattr(engine, "tokenizer", None)
+    if tokenizer is None:
+        raise EvaluationError("This engine has no tokenizer of its own: pass tokenizer=.")
+    return tokenizer
 
 
 def _model_name(model: Any) -> str:
