@@ -1,0 +1,6 @@
+"""No test reaches the network: the hub's client is told before any library reads it, subprocesses included."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
