@@ -1,4 +1,4 @@
-"""No test reaches the network: the hub's client is told before any library reads it, subprocesses included."""
+"""No test reaches the network: the hub's client is told before any library reads it."""
 
 import os
 
