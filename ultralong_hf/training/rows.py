@@ -37,7 +37,8 @@ def open_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Training
                 seed=data.seed,
                 workers=data.workers,
             )
-    return load_packed(data.output_dir, tokenizer=tokenizer)
+    # prepare_dataset has just compared every shard with its digest
+    return load_packed(data.output_dir, tokenizer=tokenizer, verify=not data.sources)
 
 
 def hold_out(samples: Dataset, count: int, key: str) -> tuple[Dataset, Dataset | None]:
