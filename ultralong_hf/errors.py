@@ -13,7 +13,8 @@ UltraLongError
 │   ├── ConversationError      chat data that the SFT stage cannot read
 │   └── EvaluationError        an unknown task, a length or a haystack that does not fit
 └── MachineError               the machine or its libraries lack something; status 1
-    └── KernelError            kernels that cannot run here
+    ├── KernelError            kernels that cannot run here
+    └── EngineMismatch         a tokenization engine that gives other ids than the model's tokenizer
 """
 
 from __future__ import annotations
@@ -80,3 +81,7 @@ class MachineError(UltraLongError, RuntimeError):
 
 class KernelError(MachineError):
     """Kernels that cannot run on this machine."""
+
+
+class EngineMismatch(MachineError):  # noqa: N818 -- a finding about an engine, on which the caller changes it
+    """A tokenization engine gave other ids than the model's own tokenizer."""
