@@ -1,0 +1,1 @@
+"""One sequence over many devices, in any TRL or transformers trainer."""
