@@ -3,63 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from ultralong_hf.data.files import (
-    COMPRESSIONS,
-    FORMATS,
-    check_text,
-    file_format,
-    find_files,
-    fingerprint_files,
-    missing_column,
-    read_file,
+from ultralong_hf.data.bad_records import BadRecord, RecordPolicy
+from ultralong_hf.data.decompression import DECOMPRESSORS
+from ultralong_hf.data.files import FORMATS, file_format, find_files, fingerprint_files, read_file
+from ultralong_hf.data.hub import OURS, open_dataset, open_hub, open_saved
+from ultralong_hf.data.records import (
+    EMPTY,
+    Document,
+    Fault,
+    Key,
+    Part,
+    Report,
+    Selection,
+    Source,
+    SourceFile,
+    digest,
 )
+from ultralong_hf.data.values import BadValueError, check_text
 from ultralong_hf.errors import DocumentError
 
-if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
+__all__ = [
+    "BadRecord",
+    "Document",
+    "Key",
+    "Part",
+    "RecordPolicy",
+    "Source",
+    "open_sources",
+    "read_documents",
+]
 
-ENTRY_KEYS = (
-    "path",
-    "name",
-    "data_dir",
-    "data_files",
-    "split",
-    "revision",
-    "streaming",
-    "text_column",
-    "format",
-)
+ENTRY_KEYS = ("path", "name", "data_dir", "data_files", "split", "revision", "streaming", *OURS)
 HUB_KEYS = {"name", "data_dir", "data_files", "revision", "streaming"}
-FILE_SUFFIXES = {*FORMATS, *COMPRESSIONS, ".txt", ".md", ".py"}
+FILE_SUFFIXES = {*FORMATS, *DECOMPRESSORS, ".txt", ".md", ".py"}
 """Texts with these endings are taken for file names, never for names of Hub datasets."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
-
-
-class Document(NamedTuple):
-    """One text, and what errors and manifests call it: "books.jsonl, line 17"."""
-
-    text: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """Documents that can be read in order, as often as `read` is called."""
-
-    label: str
-    read: Callable[[], Iterator[Document]]
-    fingerprint: str | None
-    """Digest that changes with the content; None: the content is known only by reading it."""
-    one_pass: bool = False
-    """True for an iterator, which gives its documents once."""
 
 
 def open_sources(sources: Any, *, text_column: str = "text") -> list[Source]:
@@ -87,10 +71,31 @@ def open_sources(sources: Any, *, text_column: str = "text") -> list[Source]:
     )
 
 
-def read_documents(sources: list[Source]) -> Iterator[Document]:
-    """All documents of all sources, one source after the other."""
-    for source in sources:
-        yield from source.read()
+def read_documents(
+    sources: list[Source],
+    *,
+    part: Part = Part(),  # noqa: B008 - it cannot change
+    policy: RecordPolicy | None = None,
+    start: Key | None = None,
+) -> Iterator[tuple[int, Document]]:
+    """The index of its source and each document of a part, in the order of `Key`, from `start` on.
+
+    Records before `start` are neither given nor counted, and files before it are not opened. At each document
+    `policy` has counted the records up to it and no further, so its state and the document's key, one row on,
+    are where a later call takes up. Raises DocumentError as `policy` says; none: `RecordPolicy()`.
+    """
+    if not 0 <= part.index < part.count:
+        raise DocumentError(f"part {part.index} of {part.count}: the index runs from 0 to {part.count - 1}.")
+    policy = policy or RecordPolicy()
+    start = start or Key(0, 0, 0)
+    for index in range(start.source, len(sources)):
+        source = sources[index]
+        counts = policy.begin(index, source.label)
+        file, row = (start.file, start.row) if index == start.source else (0, 0)
+        for document in source.read(Selection(part, file, row), partial(policy.add, index)):
+            counts.good += 1
+            yield index, document
+        policy.check(index)
 
 
 def _is_dataset(value: Any) -> bool:
@@ -111,16 +116,11 @@ def _is_entry(value: Any) -> bool:
 
 def _open_entry(entry: Any, text_column: str) -> Source:
     if _is_dataset(entry):
-        return _open_dataset(entry, type(entry).__name__, text_column, None)
+        return open_dataset(entry, type(entry).__name__, text_column, None)
     if isinstance(entry, str | Path):
         return _open_path({"path": str(entry)}, text_column)
     fields = dict(entry) if isinstance(entry, Mapping) else dataclasses.asdict(entry)
     fields = {key: value for key, value in fields.items() if value is not None}
-    if "share" in fields:
-        raise DocumentError(
-            f"source {fields.get('path')}: shares of sources are not supported here. Leave share out, "
-            "and give the documents in the proportion that you want."
-        )
     if unknown := sorted(set(fields) - set(ENTRY_KEYS)):
         raise DocumentError(
             f"source {fields.get('path')}: unknown keys {unknown}. Known: {', '.join(ENTRY_KEYS)}."
@@ -128,30 +128,39 @@ def _open_entry(entry: Any, text_column: str) -> Source:
     if not isinstance(fields.get("path"), str | Path):
         raise DocumentError(f"source {fields!r} has no path: give a file, a folder, a glob or a Hub dataset.")
     fields["path"] = str(fields["path"])
-    return _open_path(fields, fields.get("text_column", text_column))
+    source = _open_path(fields, fields.get("text_column", text_column))
+    return dataclasses.replace(source, share=_parse_share(fields))
 
 
 def _open_path(entry: dict[str, Any], text_column: str) -> Source:
     path = Path(entry["path"]).expanduser()
     if _is_hub(entry, path):
-        return _open_hub(entry, text_column)
+        return open_hub(entry, text_column)
     if entry.get("split", "train") != "train":
         raise DocumentError(
             f"{path}: split {entry['split']!r} is for datasets; local files have the one split train."
         )
     if (path / "state.json").is_file():
         return _open_saved(path, text_column)
-    root, files = find_files(entry["path"])
-    formats = [file_format(f, entry.get("format")) for f in files]
+    root, paths = find_files(entry["path"])
+    formats = [file_format(f, entry.get("format")) for f in paths]
+    files = [SourceFile(path, path.relative_to(root).as_posix(), index) for index, path in enumerate(paths)]
 
-    def read() -> Iterator[Document]:
-        for file, format in zip(files, formats, strict=True):
-            name = file.relative_to(root).as_posix()
-            for place, text in read_file(file, format, text_column):
-                yield Document(text, f"{name}, {place}" if place else name)
+    def read(selection: Selection, report: Report) -> Iterator[Document]:
+        for index, rows in selection.of(len(files)):
+            yield from read_file(files[index], formats[index], text_column, rows, report)
 
-    content = [fingerprint_files(root, files), text_column, sorted(set(formats))]
-    return Source(path.name or entry["path"], read, _digest(content))
+    content = [fingerprint_files(root, paths), text_column, sorted(set(formats))]
+    return Source(path.name or entry["path"], read, digest(content), files=len(files))
+
+
+def _parse_share(fields: dict[str, Any]) -> float | None:
+    share = fields.get("share")
+    if share is None:
+        return None
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < float("inf"):
+        raise DocumentError(f"source {fields['path']}: share is {share!r}, not a number above 0.")
+    return float(share)
 
 
 def _is_hub(entry: dict[str, Any], path: Path) -> bool:
@@ -163,79 +172,32 @@ def _is_hub(entry: dict[str, Any], path: Path) -> bool:
 
 def _open_saved(path: Path, text_column: str) -> Source:
     """A folder written by `Dataset.save_to_disk`."""
-    import datasets
-
     if (path / "manifest.json").is_file():
         raise DocumentError(f"{path} is a token store, not documents: its rows are packed already.")
     root, files = find_files(str(path))
-    content = [fingerprint_files(root, files), text_column]
-    return _open_dataset(datasets.load_from_disk(str(path)), path.name, text_column, _digest(content))
-
-
-def _open_hub(entry: dict[str, Any], text_column: str) -> Source:
-    import datasets
-
-    arguments = {"split": "train", "streaming": True, **entry}
-    for ours in ("text_column", "format"):
-        arguments.pop(ours, None)
-    try:
-        dataset = datasets.load_dataset(**arguments)
-    except Exception as error:  # load_dataset raises errors of five libraries
-        reason = " ".join(str(error).split())
-        raise DocumentError(
-            f"{entry['path']}: no such file or folder here, and as a Hub dataset it cannot be opened: "
-            f"{reason}"
-        ) from error
-    return _open_dataset(
-        dataset, entry["path"], text_column, _digest([sorted(arguments.items()), text_column])
-    )
-
-
-def _open_dataset(
-    dataset: Dataset | IterableDataset, label: str, text_column: str, fingerprint: str | None
-) -> Source:
-    import datasets
-
-    if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
-        raise DocumentError(
-            f"{label} is a {type(dataset).__name__} of several splits: choose one, such as data['train']."
-        )
-    names = dataset.column_names
-    if names is not None and text_column not in names:
-        raise missing_column(label, text_column, list(names))
-    if names is not None:
-        dataset = dataset.select_columns([text_column])
-    if isinstance(dataset, datasets.Dataset):
-        dataset = dataset.with_format(None)
-
-    def read() -> Iterator[Document]:
-        rows = enumerate(dataset)
-        row = -1
-        while True:
-            try:
-                row, record = next(rows)
-            except StopIteration:
-                return
-            except Exception as error:  # a remote stream raises errors of five libraries
-                raise DocumentError(f"{label}: cannot be read after row {row}: {error}") from error
-            if text_column not in record:
-                raise missing_column(f"{label}, row {row}", text_column, list(record))
-            yield Document(check_text(record[text_column], f"{label}, row {row}", text_column), f"row {row}")
-
-    return Source(label, read, fingerprint)
+    return open_saved(path, text_column, digest([fingerprint_files(root, files), text_column]))
 
 
 def _open_texts(texts: Iterable[Any]) -> Source:
     if isinstance(texts, list | tuple) and texts and all(isinstance(t, str) for t in texts):
         _refuse_paths(texts)
 
-    def read() -> Iterator[Document]:
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise DocumentError(f"document {index} of the iterable is {type(text).__name__}, not a text.")
-            yield Document(check_text(text, f"document {index}", "text"), f"document {index}")
+    def read(selection: Selection, report: Report) -> Iterator[Document]:
+        for file, rows in selection.of(1):
+            for row, text in enumerate(texts):
+                if not rows.holds(row):
+                    continue
+                try:
+                    text = check_text(text, "text")
+                except BadValueError as fault:
+                    report(Fault(file, row, f"document {row}", fault.word, fault.detail))
+                else:
+                    if text:
+                        yield Document(text, f"document {row}", file, row)
+                    else:
+                        report(Fault(file, row, f"document {row}", EMPTY, "no characters."))
 
-    return Source("texts", read, None, one_pass=isinstance(texts, Iterator))
+    return Source("texts", read, None, one_pass=isinstance(texts, Iterator), files=None)
 
 
 def _refuse_paths(texts: list[str] | tuple[str, ...]) -> None:
@@ -246,7 +208,3 @@ def _refuse_paths(texts: list[str] | tuple[str, ...]) -> None:
             f"a list of texts is taken as the documents themselves, but {texts[0]!r} is a file. "
             "For files give pathlib.Path objects or entries such as {'path': ...}."
         )
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

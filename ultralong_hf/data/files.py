@@ -1,24 +1,23 @@
-"""Documents in local files: JSON lines, Parquet and text, plain or compressed, a document at a time."""
+"""Local files: which they are, their fingerprint, and the documents in JSON lines and text."""
 
 from __future__ import annotations
 
 import glob
 import hashlib
-import io
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from ultralong_hf.data.arrow_text import read_parquet
+from ultralong_hf.data.decompression import DECOMPRESSORS
+from ultralong_hf.data.records import Document, Report, Rows, SourceFile
+from ultralong_hf.data.text_files import read_jsonl, read_text
 from ultralong_hf.errors import DocumentError
 
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 """Suffix, without that of a compression -> format. Every other file is text: one file, one document."""
 
 _EDGE_BYTES = 64 * 1024
-_BATCH_ROWS = 16  # Parquet rows decoded at a time; few, because one document may hold 50 MB.
 
 
 def find_files(pattern: str) -> tuple[Path, list[Path]]:
@@ -49,7 +48,7 @@ def file_format(path: Path, forced: str | None = None) -> str:
             raise DocumentError(f"{path}: format {forced!r} is not known. Choose jsonl, parquet or text.")
         return forced
     suffixes = [s.lower() for s in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
+    if suffixes and suffixes[-1] in DECOMPRESSORS:
         suffixes.pop()
     return FORMATS.get(suffixes[-1], "text") if suffixes else "text"
 
@@ -71,119 +70,14 @@ def fingerprint_files(root: Path, files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def read_file(path: Path, format: str, text_column: str) -> Iterator[tuple[str, str]]:
-    """(place in the file, text) of each document; the place is "" for a text file.
+def read_file(file: SourceFile, format: str, column: str, rows: Rows, report: Report) -> Iterator[Document]:
+    """The selected documents of a file. Records that give none are reported.
 
-    Raises DocumentError, naming file and row, for a missing column, a value that is no text, and bytes
-    that are not UTF-8 or not what the suffix promises.
+    Raises DocumentError if the system cannot read the file.
     """
-    readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "text": _read_text}
-    return readers[format](path, text_column)
-
-
-def check_text(value: Any, place: str, column: str) -> str:
-    """`value` if it is text that can be written as UTF-8, else DocumentError."""
-    if isinstance(value, bytes):
-        value = _decode(value, place)
-    if value is None:
-        raise DocumentError(f"{place}: column {column!r} is null, not a text.")
-    if not isinstance(value, str):
-        raise DocumentError(f"{place}: column {column!r} holds {type(value).__name__}, not a text.")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DocumentError(
-            f"{place}: character {error.start} is half of a surrogate pair, which no UTF-8 text can hold."
-        ) from None
-    return value
-
-
-def missing_column(place: str, column: str, present: list[str]) -> DocumentError:
-    """The error for a record without the text column."""
-    there = ", ".join(map(repr, present)) or "none"
-    return DocumentError(
-        f"{place}: no column {column!r}. Columns there: {there}. Set text_column to one of them."
-    )
+    readers = {"jsonl": read_jsonl, "parquet": read_parquet, "text": read_text}
+    return readers[format](file, column, rows, report)
 
 
 def _is_hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
-
-
-def _decode(data: bytes, place: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DocumentError(
-            f"{place}: byte {error.start} (0x{data[error.start]:02x}) is not UTF-8. "
-            "Convert the file, or leave it out."
-        ) from None
-
-
-def _open(path: Path) -> io.BufferedReader:
-    """The file, decompressed by pyarrow as its last suffix says."""
-    import pyarrow as pa
-
-    stream = pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))
-    return io.BufferedReader(stream, buffer_size=1 << 20)
-
-
-def _read_jsonl(path: Path, text_column: str) -> Iterator[tuple[str, str]]:
-    number = 0
-    try:
-        with _open(path) as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.isspace():
-                    continue
-                yield f"line {number}", _record_text(line, f"{path}, line {number}", text_column)
-    except (OSError, EOFError) as error:
-        raise DocumentError(f"{path}: cannot be read after line {number}: {error}") from error
-
-
-def _record_text(line: bytes, place: str, text_column: str) -> str:
-    try:
-        record = json.loads(_decode(line, place))
-    except json.JSONDecodeError as error:
-        raise DocumentError(
-            f"{place}: no JSON ({error.msg}). One object a line is read; "
-            "for one document a file set format: text."
-        ) from None
-    if not isinstance(record, dict):
-        raise DocumentError(f"{place}: {type(record).__name__}, not an object with a column {text_column!r}.")
-    if text_column not in record:
-        raise missing_column(place, text_column, list(record))
-    return check_text(record[text_column], place, text_column)
-
-
-def _read_parquet(path: Path, text_column: str) -> Iterator[tuple[str, str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    row = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            if text_column not in file.schema_arrow.names:
-                raise missing_column(str(path), text_column, file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=[text_column]):
-                for scalar in batch.column(0):
-                    yield f"row {row}", _scalar_text(scalar, f"{path}, row {row}", text_column)
-                    row += 1
-    except (OSError, pa.ArrowException) as error:
-        raise DocumentError(f"{path}: cannot be read as Parquet after row {row}: {error}") from error
-
-
-def _scalar_text(scalar: Any, place: str, text_column: str) -> str:
-    try:
-        value = scalar.as_py()
-    except UnicodeDecodeError as error:
-        raise DocumentError(f"{place}: byte {error.start} of column {text_column!r} is not UTF-8.") from None
-    return check_text(value, place, text_column)
-
-
-def _read_text(path: Path, text_column: str) -> Iterator[tuple[str, str]]:
-    try:
-        with _open(path) as file:
-            data = file.read()
-    except (OSError, EOFError) as error:
-        raise DocumentError(f"{path}: cannot be read: {error}") from error
-    yield "", check_text(data, str(path), text_column)
