@@ -9,7 +9,8 @@ UltraLongError
 │   ├── DocumentError          a source of documents, or a document in it
 │   ├── StoreError             a token store that is damaged, foreign or made with other settings
 │   ├── BatchError             rows that the collator cannot make a batch of
-│   ├── ParallelSizeError      sizes that do not divide
+│   ├── ParallelError          a set-up of sequence parallelism that would train wrongly, or not at all
+│   │   └── ParallelSizeError  sizes that do not divide
 │   ├── ConversationError      chat data that the SFT stage cannot read
 │   └── EvaluationError        an unknown task, a length or a haystack that does not fit
 └── MachineError               the machine or its libraries lack something; status 1
@@ -63,7 +64,11 @@ class BatchError(InputError):
     """Rows that the collator cannot make a batch of."""
 
 
-class ParallelSizeError(InputError):
+class ParallelError(InputError):
+    """A set-up of sequence parallelism that would train wrongly, or not at all."""
+
+
+class ParallelSizeError(ParallelError):
     """Sizes that do not divide each other."""
 
 

@@ -66,9 +66,10 @@ def peak_bytes(
 
     The sum of the training state, sharded; the inputs of all layers unless they are offloaded; one layer's
     activations and their gradients while it is recomputed; two gathered layers; the LM head in float32.
-    A bf16 value of a layer and token: 6 of hidden size (inputs, norms, residuals), 3 each of the query and
-    key/value sizes (projected, rotated, gathered) and 7 of the MLP (gate, up, activation, product, and three
-    gradients). Qwen3-8B at 1M on 8 GPUs with offload comes to 50 GiB; TRL 1.16's own example reports 56.2 GB.
+    A layer's activations in bf16, for each token: 6 of hidden size (inputs, norms, residuals), 3 each of
+    queries, keys and values (projected, rotated, exchanged) and 7 of the MLP's (gate, up, activation, product
+    and three gradients). Qwen3-8B at 1M on 8 GPUs with offload comes to 53.5 GB; TRL's example of that
+    (docs/source/long_context_training.md) reports 56.2 GB.
     """
     tokens = batch_size * math.ceil(length / degree)
     query, kv = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
