@@ -41,7 +41,8 @@ def test_refuses_numbers_that_make_no_sense_all_at_once():
     [
         ({"short_kep": 0.1}, r"unknown keys \['short_kep'\]"),
         ({"short_keep": "0.1"}, "short_keep is '0.1'"),
-        ("fu", "'fu'"),
+        ("fuu", "'fuu'"),
+        (3, "mixture is 3"),
     ],
 )
 def test_refuses_what_is_no_mixture(value, fault):
