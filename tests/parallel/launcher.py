@@ -28,6 +28,8 @@ class Workers:
         `function` must be importable. Raises RankError with the first rank's traceback. A rank that does not
         answer in `timeout` seconds ends all.
         """
+        if not all(process.is_alive() for process, _ in self._ranks):
+            self.stop()
         while len(self._ranks) < size:
             self._ranks.append(self._start())
         port = _free_port()
@@ -60,7 +62,7 @@ class Workers:
         try:
             if pipe.poll(self.timeout):
                 return pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return False, "the process died."
         return False, f"no answer within {self.timeout:g} s."
 

@@ -101,7 +101,7 @@ def test_batches_that_say_more_than_causal_attention_are_refused(extra, message)
 
 
 def test_rejects_rows_that_the_ranks_do_not_divide():
-    with pytest.raises(ParallelSizeError, match="rows of 10 tokens do not split into 4 parts. Use 8 or 12"):
+    with pytest.raises(ParallelSizeError, match=r"rows of 10 tokens do not split into 4 parts\. Use 8 or 12"):
         shard_bounds(10, 4, 0)
     with pytest.raises(ParallelSizeError, match="into 8 parts"):
         shard_ranges(12, rank=0, size=4, layout="head_tail")

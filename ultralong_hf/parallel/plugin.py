@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ParallelismConfig, TorchContextParallelConfig
+from accelerate.utils import ParallelismConfig, TorchContextParallelConfig, broadcast_object_list
 from transformers import PretrainedConfig, Trainer
 
-from ultralong_hf.errors import ParallelSizeError
-from ultralong_hf.parallel.attention import install_attention
+from ultralong_hf.errors import ParallelError, ParallelSizeError
+from ultralong_hf.parallel.attention import choose_attention, install_attention
+from ultralong_hf.parallel.deepspeed import check_deepspeed, deepspeed_config
 from ultralong_hf.parallel.footprint import model_shape
 from ultralong_hf.parallel.groups import SequenceGroup, hybrid_group, ring_group, ulysses_group
+from ultralong_hf.parallel.requirements import Launch, read_launch, require, settings_faults
 from ultralong_hf.parallel.ring import Rotation, set_rotation
-from ultralong_hf.parallel.sizes import Sizes, choose_sizes
+from ultralong_hf.parallel.sizes import Sizes
+from ultralong_hf.parallel.wiring import check_upstream, install_mesh, split_batches
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +57,11 @@ class SequenceParallelPlugin:
     - `ulysses_size`, `ring_size`: the factors of a hybrid.
     - `dp_replicate`: copies of the model's shards; 1: all devices hold parts of one.
     - `gpus_per_node`: none: as many as the launcher started here.
-    - `attention`: the attention within, a name of transformers' registry, or "auto".
+    - `attention`: the attention within, a name of transformers' registry; "auto": on Hopper the fastest.
     - `rotation`: how a ring passes keys and values: "allgather" or, with less memory, "alltoall".
 
     The surface follows accelerate's pull request 4209 (`sp_backend="torch"`). When a release has it, `attach`
-    becomes `ParallelismConfig(sp_size=..., sp_backend="torch")`, and ulysses.py and attention.py go.
+    for Ulysses becomes `ParallelismConfig(sp_size=..., sp_backend="torch")`.
     """
 
     def __init__(
@@ -90,38 +92,45 @@ class SequenceParallelPlugin:
         length: int,
         world_size: int | None = None,
         *,
+        launch: Launch | None = None,
         gpu_memory: int | None = None,
-        batch_size: int = 1,
-        offload: bool = False,
+        **needs: Any,
     ) -> Plan:
-        """The plan for rows of `length` tokens; the plugin keeps it.
+        """The plan for rows of `length` tokens, from the model's config alone; the plugin keeps it.
 
-        `world_size`: none: that of the launcher. `gpu_memory`: bytes of a device; none: of this machine's.
-        `batch_size`: rows at once. `offload`: activation checkpoints are kept off the device. Raises
-        ParallelSizeError for sizes that do not divide.
+        `world_size`, `launch`: none: as the launcher left them in the environment. `gpu_memory`: bytes of a
+        device; none: of this machine's, or a process's share of its memory where there is no GPU. `needs`:
+        further arguments of `require` and `choose_sizes`, such as batch_size, offload and settings. Raises
+        ParallelError with all that stands against it.
         """
-        sizes = choose_sizes(
-            model_shape(model_config),
+        sizes = require(
+            model_config,
             length=length,
             world_size=world_size or int(os.environ.get("WORLD_SIZE", "1")),
-            gpus_per_node=self.gpus_per_node or _local_world_size(),
-            gpu_memory=gpu_memory or _gpu_memory(),
+            launch=launch or read_launch(os.environ),
+            attention="sdpa" if self.attention == "auto" else self.attention,
+            gpus_per_node=self.gpus_per_node or _local_processes(),
+            gpu_memory=gpu_memory or _device_memory(),
             size=self.size,
             backend=self.backend,
             ulysses_size=self.ulysses_size,
             ring_size=self.ring_size,
             dp_replicate=self.dp_replicate,
-            batch_size=batch_size,
-            offload=offload,
+            **needs,
         )
         self.plan = Plan(sizes=sizes, length=length)
         return self.plan
 
     def parallelism_config(self) -> ParallelismConfig | None:
-        """accelerate's settings for the plan, as for `TrainingArguments`; none where rows are not split."""
+        """accelerate's settings for the plan, as for `TrainingArguments`; none where rows are not split.
+
+        `attach` installs them where they were not given. DeepSpeed needs them given.
+        """
         plan = self._resolved()
         if plan.size == 1:
             return None
+        if plan.backend == "deepspeed":
+            return deepspeed_config(plan.size, self.attention)
         return ParallelismConfig(
             dp_replicate_size=plan.sizes.dp_replicate,
             dp_shard_size=plan.sizes.dp_shard,
@@ -129,25 +138,69 @@ class SequenceParallelPlugin:
             cp_handler=TorchContextParallelConfig(cp_comm_strategy=self.rotation),
         )
 
+    def fsdp_settings(self) -> dict[str, Any]:
+        """FSDP2, as for `TrainingArguments`: weights, gradients and optimiser are sharded over all devices.
+
+        Checkpoints are whole (FULL_STATE_DICT), so that another degree resumes from them and plain
+        transformers loads them. Empty for deepspeed, which shards by itself.
+        """
+        if self._resolved().backend == "deepspeed":
+            return {}
+        return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
+
     def attach(self, trainer: Trainer) -> Trainer:
         """Makes the trainer split its rows, and returns it. To be called before `train()` or `evaluate()`.
 
         Without a plan, one is made for the trainer's model, and `size` must be a number: how long rows are is
-        not known then.
+        not known then. The reasons of the plan are printed, once.
         """
         plan = self.plan or self._plan_for(trainer)
-        for reason in plan.reasons:
-            logger.info("%s", reason)
-        if plan.size == 1:
-            return trainer
-        _install_mesh(trainer.accelerator, self.parallelism_config())
-        group = self._group(trainer.accelerator, plan)
-        inner = "sdpa" if self.attention == "auto" else self.attention
-        for model in (trainer.model, getattr(trainer, "ref_model", None)):
-            if model is not None:
-                install_attention(cast(Any, model), inner)
-        _split_batches(trainer, group)
+        reasons = list(plan.reasons)
+        if plan.size > 1:
+            _check_trainer(trainer)
+            if plan.backend == "deepspeed":
+                check_deepspeed(trainer.accelerator, plan.size)
+            else:
+                reasons.append(self._split(trainer, plan))
+        if trainer.accelerator.num_processes > 1:
+            for reason in reasons:
+                trainer.accelerator.print(f"parallel: {reason}")
         return trainer
+
+    def _split(self, trainer: Trainer, plan: Plan) -> str:
+        """Wires Ulysses, ring or both; gives the reason for the attention within."""
+        check_upstream()
+        config = self.parallelism_config()
+        assert config is not None
+        install_mesh(trainer.accelerator, config)
+        group = self._group(trainer.accelerator, plan)
+        model = cast(Any, trainer.model)
+        inner, reason = self._attention(trainer, plan)
+        for member in (model, getattr(trainer, "ref_model", None)):
+            if member is not None:
+                install_attention(member, inner)
+        split_batches(trainer, group)
+        return reason
+
+    def _attention(self, trainer: Trainer, plan: Plan) -> tuple[str, str]:
+        """The same on every rank: the first one's choice."""
+        if self.attention != "auto":
+            return self.attention, f"attention: {self.attention}, as asked."
+        model = cast(Any, trainer.model)
+        half = torch.bfloat16 if trainer.args.bf16 else torch.float16 if trainer.args.fp16 else model.dtype
+        choice: list[Any] = [None]
+        if trainer.accelerator.is_main_process:
+            choice = [
+                choose_attention(
+                    model_shape(model.config),
+                    ulysses=plan.sizes.ulysses,
+                    ring=plan.sizes.ring,
+                    device=trainer.accelerator.device,
+                    dtype=half,
+                    present=model.config._attn_implementation,
+                )
+            ]
+        return broadcast_object_list(choice)[0]
 
     def _resolved(self) -> Plan:
         if self.plan is None:
@@ -161,9 +214,8 @@ class SequenceParallelPlugin:
             raise ParallelSizeError(
                 "size auto depends on how long rows are: call resolve(model.config, length) before attach."
             )
-        length = self.size * 2 * self.size  # divides whatever the backend; rows are checked as they come
-        config = cast(Any, trainer.model).config
-        return self.resolve(config, length, trainer.accelerator.num_processes)
+        length = 2 * self.size * self.size  # divides whatever the backend; rows are checked as they come
+        return self.resolve(cast(Any, trainer.model).config, length, trainer.accelerator.num_processes)
 
     def _group(self, accelerator: Accelerator, plan: Plan) -> SequenceGroup:
         mesh = accelerator.torch_device_mesh["cp"]
@@ -175,45 +227,35 @@ class SequenceParallelPlugin:
         return hybrid_group(mesh, ulysses=plan.sizes.ulysses, ring=plan.sizes.ring)
 
 
-def _local_world_size() -> int | None:
+def _check_trainer(trainer: Trainer) -> None:
+    """Raises ParallelError for arguments under which the loss would not be the mean over all tokens."""
+    arguments: Mapping[str, Any] = vars(trainer.args)
+    faults = settings_faults(arguments)
+    if not trainer.args.average_tokens_across_devices:
+        faults.append(
+            "average_tokens_across_devices must be true: each device has other tokens of the same row."
+        )
+    own_loss = type(trainer).compute_loss is not Trainer.compute_loss
+    if trainer.compute_loss_func is not None:
+        faults.append("compute_loss_func cannot be used with split rows: it sees one device's tokens alone.")
+    elif not own_loss and not trainer.model_accepts_loss_kwargs:
+        faults.append(
+            f"{type(cast(Any, trainer.model)).__name__} takes no num_items_in_batch: it averages its loss "
+            "over one device's tokens. Use a causal language model of transformers."
+        )
+    if faults:
+        raise ParallelError(*faults)
+
+
+def _local_processes() -> int | None:
+    """Processes on this node; one a GPU."""
     if "LOCAL_WORLD_SIZE" in os.environ:
         return int(os.environ["LOCAL_WORLD_SIZE"])
     return torch.cuda.device_count() or None
 
 
-def _gpu_memory() -> int | None:
-    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-
-
-def _install_mesh(accelerator: Accelerator, config: ParallelismConfig | None) -> None:
-    """Gives the accelerator the sizes and their mesh, which it may have from its launcher already."""
-    assert config is not None
-    present = accelerator.parallelism_config
-    if present is not None and present.total_size > 1:
-        if present._sizes != config._sizes:
-            raise ParallelSizeError(
-                f"accelerate was told {_told(present)}, and this plugin says {_told(config)}. Give the sizes "
-                "in one of the two places."
-            )
-    else:
-        # After construction, so that DDP serves too: accelerate itself takes cp_size with FSDP2 only.
-        accelerator.state.parallelism_config = config
-        accelerator.state.device_mesh = config.get_device_mesh(accelerator.device.type)
-    # accelerate's own patches attention again, and drops masks that ours does not build.
-    accelerator._prepare_cp = lambda *args: args
-
-
-def _told(config: ParallelismConfig) -> str:
-    return ", ".join(f"{name}_size {size}" for name, size in config._sizes.items() if size > 1)
-
-
-def _split_batches(trainer: Trainer, group: SequenceGroup) -> None:
-    """The trainer's own hook around forward and backward, and the group for whoever needs it."""
-
-    def prepare(
-        model: torch.nn.Module, inputs: dict[str, Any]
-    ) -> tuple[Callable[[], AbstractContextManager[None]], dict[str, Any]]:
-        return group.attention, group.shard(inputs)
-
-    trainer._prepare_context_parallel_inputs = prepare  # type: ignore[method-assign]
-    trainer.sequence_group = group  # type: ignore[attr-defined]
+def _device_memory() -> int:
+    """Bytes of a GPU, or of this machine shared among its processes."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (_local_processes() or 1)
