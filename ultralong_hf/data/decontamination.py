@@ -10,7 +10,7 @@ with probability 5e-5.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ class Matches(NamedTuple):
     """What texts share with the benchmarks."""
 
     first: np.ndarray
-    """int64 [texts]: number of the n-gram that comes first in the text, for `describe`; -1 where none."""
+    """int64 [texts]: number of the n-gram that comes first in it, for `describe`; -1 where none."""
     ngrams: np.ndarray
     """int32 [texts]: different n-grams of the benchmarks that the text holds."""
 
@@ -46,49 +46,50 @@ class BenchmarkIndex:
 
     def __init__(self, texts: Iterable[BenchmarkText], *, ngram: int = 13, least_words: int = 8) -> None:
         self._texts = list(texts)
-        self.ngram = ngram
         words = hash_words([text for _, text in self._texts])
-        self._words = words
+        self._starts, self._bounds = words.starts, words.bounds
         lengths = np.diff(words.bounds)
         self.too_short = int((lengths < least_words).sum())
         sizes = [*np.unique(lengths[(lengths >= least_words) & (lengths < ngram)]).tolist(), ngram]
         tables = [_table(words, n, lengths if n < ngram else None) for n in sizes]
-        self._sizes = np.repeat(sizes, [len(keys) for keys, _ in tables])
-        self._first_words = np.concatenate([first_words for _, first_words in tables])
-        offsets = np.cumsum([0, *(len(keys) for keys, _ in tables)])
-        self._lookups = [
-            _Lookup(n, int(offset), keys)
-            for n, offset, (keys, _) in zip(sizes, offsets, tables, strict=False)
-            if len(keys)
-        ]
-        self.ngrams = len(self._sizes)
-        if not self._lookups:
+        counts = [len(keys) for keys, _ in tables]
+        self.ngrams = sum(counts)
+        """Different ones, whole short texts included."""
+        if not self.ngrams:
             raise DocumentError(
                 f"no text of the benchmark files has {least_words} words or more: nothing can be found by it."
             )
+        self._sizes = np.repeat(sizes, counts)
+        self._first_words = np.concatenate([first_words for _, first_words in tables])
+        offsets = np.cumsum(counts) - counts
+        self._lookups = [
+            _Lookup(n, int(offset), keys)
+            for n, offset, (keys, _) in zip(sizes, offsets, tables, strict=True)
+            if len(keys)
+        ]
         self.digest = hashlib.sha256(b"".join(lookup.keys.tobytes() for lookup in self._lookups)).hexdigest()
         """Of all n-grams: it is the same wherever the files lie."""
 
-    def find(self, texts: Sequence[str]) -> Matches:
-        """What each text shares with the benchmarks."""
-        words = hash_words(texts)
+    def find(self, words: Words) -> Matches:
+        """What each text of `hash_words(texts)` shares with the benchmarks."""
+        count = len(words.bounds) - 1
         found = [lookup.find(words) for lookup in self._lookups]
         numbers = np.concatenate([number for number, _ in found])
         places = np.concatenate([place for _, place in found])
         owners = np.searchsorted(words.bounds, places, side="right") - 1
-        first = np.full(len(texts), NO_MATCH, np.int64)
-        order = np.lexsort((-self._sizes[numbers], places))[::-1]  # the first place last, so that it stays
+        first = np.full(count, NO_MATCH, np.int64)
+        order = np.argsort(places, kind="stable")[::-1]  # the first place last, so that it stays
         first[owners[order]] = numbers[order]
-        distinct = np.unique(np.stack([owners, numbers]), axis=1)[0]
-        return Matches(first, np.bincount(distinct, minlength=len(texts)).astype(np.int32))
+        different = np.unique(owners * self.ngrams + numbers) // self.ngrams
+        return Matches(first, np.bincount(different, minlength=count).astype(np.int32))
 
     def describe(self, number: int) -> tuple[str, str]:
         """The words of an n-gram, and the place of the first benchmark text that has it."""
         word, size = int(self._first_words[number]), int(self._sizes[number])
-        place, text = self._texts[int(np.searchsorted(self._words.bounds, word, side="right")) - 1]
-        bounds = self._words.starts[word : word + size + 1]
-        end = int(bounds[-1]) if len(bounds) > size and bounds[-1] > bounds[0] else len(text)
-        return " ".join(split_words(text[int(bounds[0]) : end])[:size]), place
+        owner = int(np.searchsorted(self._bounds, word, side="right")) - 1
+        place, text = self._texts[owner]
+        end = self._starts[word + size] if word + size < self._bounds[owner + 1] else len(text)
+        return " ".join(split_words(text[self._starts[word] : end])), place
 
 
 class _Lookup:

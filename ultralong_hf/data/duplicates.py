@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ultralong_hf.data.words import Words, hash_ngrams, hash_words
+from ultralong_hf.data.words import Words, hash_ngrams
 from ultralong_hf.errors import MachineError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ LEAST_RECALL = 0.95
 _RUNS_AT_ONCE = 256
 """Measured: 161 ns a run; at 1,024, where the table of permuted hashes leaves the cache, 467 ns."""
 _PAIRS_AT_ONCE = 1 << 16
+_MOST_LEADERS = 16
+"""A band that many pages of one template share would otherwise be compared each with each."""
 
 
 class Repeats(NamedTuple):
@@ -61,17 +63,16 @@ def find_exact_repeats(digests: np.ndarray, eligible: np.ndarray) -> np.ndarray:
     return original
 
 
-def sign_texts(texts: Sequence[str]) -> np.ndarray:
-    """MinHash signature of each text, uint8 [texts, 128]; zeros where a text has no words.
+def sign_words(words: Words) -> np.ndarray:
+    """MinHash signature of each text of `hash_words(texts)`, uint8 [texts, 128]; zeros where it has no words.
 
     A text of fewer than five words is one run. Raises MachineError where datasketch is missing.
     """
-    words = hash_words(texts)
     runs, first_words = hash_ngrams(words, RUN_WORDS)
     bounds = np.searchsorted(first_words, words.bounds)
     hashes = (runs >> np.uint64(32)).astype(np.uint32)
-    signatures = np.zeros((len(texts), PERMUTATIONS), np.uint8)
-    for index in range(len(texts)):
+    signatures = np.zeros((len(words.bounds) - 1, PERMUTATIONS), np.uint8)
+    for index in range(len(signatures)):
         own = hashes[bounds[index] : bounds[index + 1]]
         if len(own) == 0:
             own = _hash_short(words, index)
@@ -90,7 +91,7 @@ def find_near_repeats(signatures: np.ndarray, eligible: np.ndarray, *, threshold
     """Documents whose estimated similarity with an earlier one is at least the threshold.
 
     Within a band, documents are compared with the first; those that are not alike with the first of the rest,
-    and so on. Likeness is passed on: where b is like a, and c like b, all go but a.
+    and so on, up to 16 times. Likeness is passed on: where b is like a, and c like b, all go but a.
     """
     original = np.arange(len(signatures))
     similarity = np.zeros(len(signatures), np.float32)
@@ -125,7 +126,9 @@ def _compare_bands(
     similarity: np.ndarray,
 ) -> None:
     """Notes in `original` and `similarity` who is like the first of their band, round by round."""
-    while len(documents):
+    for _ in range(_MOST_LEADERS):
+        if len(documents) == 0:
+            break
         is_first = np.concatenate([[True], keys[1:] != keys[:-1]])
         firsts = np.flatnonzero(is_first)
         leaders = np.repeat(documents[firsts], np.diff(firsts, append=len(documents)))

@@ -36,7 +36,8 @@ class DecontaminateSettings:
     ngram: int = 13
     """Words. 13 as for GPT-3."""
     least_words: int = 8
-    """A benchmark text of fewer words than `ngram`, but these at least, is searched whole. 8 as for GPT-3."""
+    """A benchmark text of fewer words than `ngram`, but these at least, is searched whole. 8 as for GPT-3;
+    at most `ngram`."""
     least_matches: int = 1
     """Different n-grams of the benchmarks that a document must hold to be left out."""
 
@@ -163,10 +164,16 @@ def _decontaminate(reader: _Reader, value: Any, place: str) -> DecontaminateSett
     if not isinstance(value, Mapping):
         value = {"files": value}
     given = reader.keys(value, DecontaminateSettings, place)
+    before = len(reader.faults)
     for key in ("ngram", "least_words", "least_matches"):
         reader.number(given, key, place, least=1, most=1000, whole=True)
+    if len(reader.faults) == before:
+        ngram = given.get("ngram", DecontaminateSettings.ngram)
+        least = given.setdefault("least_words", min(ngram, DecontaminateSettings.least_words))
+        if least > ngram:
+            reader.faults.append(f"{place}.least_words is {least}: at most ngram, which is {ngram}.")
     files = given.get("files")
-    items = list(files) if isinstance(files, list | tuple) else [files]
+    items = list(files) if isinstance(files, list | tuple) and files else [files]
     parsed = [_benchmark_file(reader, item, f"{place}.files") for item in items]
     return DecontaminateSettings(**{**given, "files": tuple(file for file in parsed if file)})
 

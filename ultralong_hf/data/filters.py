@@ -30,7 +30,7 @@ from ultralong_hf.data.duplicates import (
     digest_texts,
     find_exact_repeats,
     find_near_repeats,
-    sign_texts,
+    sign_words,
 )
 from ultralong_hf.data.filter_settings import (
     FilterSettings,
@@ -38,6 +38,7 @@ from ultralong_hf.data.filter_settings import (
     parse_settings,
 )
 from ultralong_hf.data.languages import detect_languages, language_labels
+from ultralong_hf.data.words import hash_words
 from ultralong_hf.errors import DocumentError
 
 KEPT = 0
@@ -95,7 +96,7 @@ class Filters:
         if chosen.exact_duplicates:
             told["exact_duplicates"] = True
         if near := chosen.near_duplicates:
-            sign_texts([""])
+            sign_words(hash_words(["loads the library"]))
             told["near_duplicates"] = {**near.to_dict(), "library": _version("datasketch")}
         return told
 
@@ -113,12 +114,14 @@ class Filters:
         columns: dict[str, np.ndarray] = {}
         if chosen.languages:
             columns["language"], columns["language_confidence"] = detect_languages(texts)
-        if chosen.decontaminate:
-            columns["benchmark_ngram"], columns["benchmark_matches"] = self.benchmarks.find(texts)
         if chosen.exact_duplicates:
             columns["text_digest"] = digest_texts(texts)
+        if chosen.decontaminate or chosen.near_duplicates:
+            words = hash_words(texts)
+        if chosen.decontaminate:
+            columns["benchmark_ngram"], columns["benchmark_matches"] = self.benchmarks.find(words)
         if chosen.near_duplicates:
-            columns["signature"] = sign_texts(texts)
+            columns["signature"] = sign_words(words)
         return columns
 
     def decide(self, columns: Mapping[str, np.ndarray]) -> Decisions:
