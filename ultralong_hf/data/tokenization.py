@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
 # A document is tokenized in windows of this many characters: `tokenizers` needs 120 bytes a character and
 # slows down with length (50 MB at once: 6 GB and 44 s).
-WINDOW_CHARACTERS = 1 << 20
+WINDOW_CHARACTERS = 1 << 18
 _OVERLAP_CHARACTERS = 1 << 13
 _AGREEING_TOKENS = 64
+
+Run = Callable[[Callable[[int], "tuple[np.ndarray, np.ndarray]"], Iterable[int]], "Iterable[Any]"]
+"""As `map`: the function of each item, in order."""
 
 _READ_AHEAD_CHARACTERS = 8 << 20
 _READ_AHEAD_DOCUMENTS = 1024
@@ -62,7 +65,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     That is normalizer, pre-tokenizer, model and ordinary added tokens; special tokens, chat template,
     truncation and padding are left out, since they change no id of a row.
     """
-    state = json.loads(_serialise(tokenizer))
+    state = json.loads(tokenizer_json(tokenizer))
     ordinary = [token for token in state["added_tokens"] if not token["special"]]
     parts = [state["normalizer"], state["pre_tokenizer"], state["model"], ordinary]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -71,48 +74,53 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 class PlainTextEncoder:
     """Text -> ids, as of `tokenizer(text, add_special_tokens=False, split_special_tokens=True)`.
 
-    `dtype` is uint16 where every id of the tokenizer fits, else uint32.
+    `dtype` is uint16 where every id of the tokenizer fits, else uint32. Threads may share an encoder.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         from tokenizers import Tokenizer
 
-        self._backend = Tokenizer.from_str(_serialise(tokenizer))
+        self._backend = Tokenizer.from_str(tokenizer_json(tokenizer))
         self._backend.encode_special_tokens = True
         self._backend.no_truncation()
         self._backend.no_padding()
         self.largest_id: int = max(tokenizer.get_vocab().values())
         self.dtype: np.dtype[Any] = np.dtype(np.uint16 if self.largest_id < 2**16 else np.uint32)
 
-    def encode(self, text: str) -> np.ndarray:
-        """Ids of the whole text, [tokens]."""
+    def encode(self, text: str, run: Run = map) -> np.ndarray:
+        """Ids of the whole text, [tokens]. `run` is a `map` for the windows of a long text, as of threads."""
         if len(text) <= WINDOW_CHARACTERS:
             return self._ids(self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
-        return self._encode_windows(text, WINDOW_CHARACTERS, _OVERLAP_CHARACTERS)
+        return self._encode_windows(text, WINDOW_CHARACTERS, _OVERLAP_CHARACTERS, run)
 
     def _ids(self, ids: list[int]) -> np.ndarray:
         return np.array(ids, dtype=self.dtype)
 
-    def _encode_windows(self, text: str, window: int, overlap: int) -> np.ndarray:
+    def _encode_windows(self, text: str, window: int, overlap: int, run: Run = map) -> np.ndarray:
         """Overlapping windows, joined where both neighbours agree on the tokens.
 
         A tokenizer reads a text from the left and looks ahead a little, so that two windows that agree on 64
         tokens on either side of a place agree on all until the first one's end comes near. Where they do not
         agree, as in one word of a million letters, the two are tokenized as one.
         """
+        stride = window - overlap
+        starts = range(0, len(text) - overlap, stride)
+        encoded = run(lambda start: self._encode_places(text, start, window), starts)
+        windows = zip(starts, encoded, strict=True)
+        start, (ids, places) = next(windows)
+        end, seen = start + window, 0  # end of the window at hand; tokens of it that are already joined
         parts: list[np.ndarray] = []
-        start, seen, size = 0, 0, window  # of the window at hand: first character, tokens already joined
-        ids, places = self._encode_places(text, start, size)
-        while start + size < len(text):
-            follow = start + size - overlap
-            next_ids, next_places = self._encode_places(text, follow, window)
+        for follow, (next_ids, next_places) in windows:
+            if follow + overlap < end:
+                continue  # lies in the window at hand, which has grown
             seam = _find_seam(ids, places, next_ids, next_places, follow + overlap // 2, follow + overlap)
             if seam is None:
-                size *= 2
-                ids, places = self._encode_places(text, start, size)
+                joined = 2 * ((end - start - overlap) // stride)  # twice as many windows at once
+                end = start + joined * stride + overlap
+                ids, places = self._encode_places(text, start, end - start)
                 continue
             parts.append(ids[seen : seam[0]])
-            start, seen, size, ids, places = follow, seam[1], window, next_ids, next_places
+            start, end, seen, ids, places = follow, follow + window, seam[1], next_ids, next_places
         return np.concatenate([*parts, ids[seen:]])
 
     def _encode_places(self, text: str, start: int, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +158,8 @@ def encode_in_order(
             pool.shutdown(cancel_futures=True)
 
 
-def _serialise(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_json(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The contents of its tokenizer.json. Raises ModelError where a part of it is written in Python."""
     try:
         return tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # `tokenizers` raises a bare Exception for parts written in Python
