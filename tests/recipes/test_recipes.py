@@ -45,7 +45,7 @@ def test_a_small_recipe_is_read_with_defaults(written):
     assert recipe.rope.method == "llama3"
     assert recipe.instruct.max_length == 8192
     assert recipe.window == 4096
-    assert (recipe.sft, recipe.preference, recipe.parallel.cp_size) == ({}, {}, 1)
+    assert (recipe.sft, recipe.preference, recipe.parallel.size) == ({}, {}, "auto")
 
 
 def test_all_faults_are_told_with_their_lines_and_the_nearest_key(written):

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ultralong_hf.errors import KernelError, MachineError, ModelError, RecipeError, StoreError
+from ultralong_hf.errors import KernelError, MachineError, ModelError, ParallelError, RecipeError, StoreError
 from ultralong_hf.recipes import load_recipe
 from ultralong_hf.training import cpt_trainer
 from ultralong_hf.training.configs import stage_config
@@ -245,7 +244,6 @@ def test_the_config_has_the_keys_of_the_recipe_over_our_defaults(recipe_file):
     )
 
 
-def test_devices_that_share_a_row_are_passed_on_to_accelerate(recipe_file):
-    recipe = load_recipe(recipe_file)
-    shared = replace(recipe, parallel=replace(recipe.parallel, cp_size=2))
-    assert stage_config(shared, "cpt", evaluates=False).parallelism_config.cp_size == 2
+def test_more_devices_than_there_are_cannot_share_a_row(recipe_file):
+    with pytest.raises(ParallelError, match="2 devices cannot share a sequence"):
+        cpt_trainer(load_recipe(recipe_file, {"parallel.size": 2}))

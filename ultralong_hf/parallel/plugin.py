@@ -103,15 +103,16 @@ class SequenceParallelPlugin:
         further arguments of `require` and `choose_sizes`, such as batch_size, offload and settings. Raises
         ParallelError with all that stands against it.
         """
+        world_size = world_size or int(os.environ.get("WORLD_SIZE", "1"))
         sizes = require(
             model_config,
             length=length,
-            world_size=world_size or int(os.environ.get("WORLD_SIZE", "1")),
+            world_size=world_size,
             launch=launch or read_launch(os.environ),
             attention="sdpa" if self.attention == "auto" else self.attention,
             gpus_per_node=self.gpus_per_node or _local_processes(),
             gpu_memory=gpu_memory or _device_memory(),
-            size=self.size,
+            size=1 if self.size == "auto" and world_size == 1 else self.size,
             backend=self.backend,
             ulysses_size=self.ulysses_size,
             ring_size=self.ring_size,
@@ -126,7 +127,7 @@ class SequenceParallelPlugin:
 
         `attach` installs them where they were not given. DeepSpeed needs them given.
         """
-        plan = self._resolved()
+        plan = self.resolved
         if plan.size == 1:
             return None
         if plan.backend == "deepspeed":
@@ -144,7 +145,7 @@ class SequenceParallelPlugin:
         Checkpoints are whole (FULL_STATE_DICT), so that another degree resumes from them and plain
         transformers loads them. Empty for deepspeed, which shards by itself.
         """
-        if self._resolved().backend == "deepspeed":
+        if self.resolved.backend == "deepspeed":
             return {}
         return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
 
@@ -202,7 +203,9 @@ class SequenceParallelPlugin:
             ]
         return broadcast_object_list(choice)[0]
 
-    def _resolved(self) -> Plan:
+    @property
+    def resolved(self) -> Plan:
+        """The plan. Raises ParallelSizeError where `resolve` was not called."""
         if self.plan is None:
             raise ParallelSizeError(
                 "The sizes are not chosen yet: call resolve(model.config, length) with the tokens of a row."

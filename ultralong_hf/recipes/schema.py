@@ -20,10 +20,15 @@ class Tokens(NamedTuple):
     """Marks a length: an int, or a text such as 128K or 1M (K = 1,024)."""
 
 
+class Budget(NamedTuple):
+    """Marks a number of tokens as papers count: an int, or a text such as 500M or 1B (by thousands)."""
+
+
 Length = Annotated[int, Tokens()]
 Count = Annotated[int, Between(0)]
 Positive = Annotated[int, Between(1)]
 Percent = Annotated[float, Between(0, 100)]
+Share = Annotated[float, Between(0, 1)]
 
 LAB = "lab"
 """A model or source of this name is the laptop lab's: shipped with this package, or made from the seed."""
@@ -56,6 +61,8 @@ class DocumentSource(Source):
     """Of files whose suffix does not tell."""
     streaming: bool | None = None
     """False: a Hub dataset is downloaded whole before it is read."""
+    share: Annotated[float, Between(0)] | None = None
+    """Of the tokens of the store, beside those of the other sources; none: as they come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +109,25 @@ class DataSection:
     separator: str | dict[str, Any] | None = "<s>"
     """Between documents. See `ultralong_hf.data.separators`."""
     text_column: str = "text"
-    mixture: dict[str, Any] | None = None
+    filters: dict[str, Any] | None = None
+    """Duplicates, languages, benchmarks' texts that are left out. See `ultralong_hf.data.filters`."""
+    mixture: str | dict[str, Any] | None = None
     """Up- and downsampling by document length. See `ultralong_hf.data.mixture`."""
+    min_document_length: Count = 0
+    """Tokens; shorter documents are left out."""
+    token_budget: Annotated[int, Budget()] | None = None
+    """Tokens of documents in the store; none: `epochs` times what there is."""
+    epochs: Annotated[float, Between(0)] = 1.0
+    order: Literal["source", "shuffled", "related"] = "source"
+    """As documents come; at random; or similar ones next to each other."""
+    keep_tail: bool = True
+    """What a row's end cuts off a document begins the next row; false: it is dropped."""
+    on_error: Literal["skip", "stop"] = "skip"
+    """Of records that are no documents: left out and reported, or the end of the run."""
+    max_bad_share: Share = 0.05
+    """Of a source's records; with more bad ones the run stops."""
+    engine: Literal["auto", "gigatoken", "tokenizers"] = "auto"
+    """What tokenizes; auto: gigatoken where it gives the tokenizer's own ids."""
     seed: int = 0
     workers: Positive | None = None
     output_dir: str = "outputs/store"
@@ -117,8 +141,24 @@ class DataSection:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelSection:
-    cp_size: Positive = 1
-    """Devices that share one row."""
+    """The arguments of `SequenceParallelPlugin`: how devices share one row."""
+
+    size: Positive | Literal["auto"] = "auto"
+    """Devices that share one row; auto: the least that fit the memory."""
+    backend: Literal["auto", "ulysses", "ring", "hybrid", "deepspeed"] = "auto"
+    """ulysses trades heads for tokens, ring passes keys and values, hybrid does both, deepspeed is ALST."""
+    ulysses_size: Positive | None = None
+    """Of a hybrid, devices that trade heads for tokens; null: as many as divide the heads within a node."""
+    ring_size: Positive | None = None
+    """Of a hybrid, groups of such devices."""
+    dp_replicate: Positive = 1
+    """Copies of the sharded model; 1: its weights are sharded over all devices."""
+    gpus_per_node: Positive | None = None
+    """Null: as many as the launcher started on a node."""
+    attention: str = "auto"
+    """Within a shared row. auto: on Hopper the fastest at hand, elsewhere `model.attn_implementation`."""
+    rotation: Literal["allgather", "alltoall"] = "allgather"
+    """How a ring passes keys and values; alltoall needs less memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import ParallelismConfig
 from trl import SFTConfig
 
 from ultralong_hf.errors import MachineError, RecipeError
+from ultralong_hf.parallel.plugin import SequenceParallelPlugin
 from ultralong_hf.recipes import Recipe
+from ultralong_hf.training.parallel import parallel_settings
 
 _ALWAYS: dict[str, Any] = {
     # TRL's own preparation takes 114 MiB for each row of 1M tokens and would cut rows to max_length.
@@ -21,15 +22,18 @@ _ALWAYS: dict[str, Any] = {
 }
 
 
-def stage_config(recipe: Recipe, stage: str, *, evaluates: bool) -> SFTConfig:
+def stage_config(
+    recipe: Recipe, stage: str, *, evaluates: bool, plugin: SequenceParallelPlugin | None = None
+) -> SFTConfig:
     """The SFTConfig of `stage`, cpt or sft. With held-out samples, one evaluation runs before the first step.
 
-    Raises RecipeError with what SFTConfig says of values that do not go together or not on this machine.
+    `plugin`: with its plan, which says how the model is sharded and batches are padded. Raises RecipeError
+    with what SFTConfig says of values that do not go together or not on this machine.
     """
     section = getattr(recipe, stage)
     values = {**_defaults(recipe, stage, section), "eval_on_start": evaluates, **section, **_ALWAYS}
-    if recipe.parallel.cp_size > 1:
-        values["parallelism_config"] = ParallelismConfig(cp_size=recipe.parallel.cp_size)
+    if plugin is not None:
+        values |= parallel_settings(plugin, values, padded=stage == "sft")
     try:
         args = SFTConfig(**values)
     except (ValueError, TypeError, ImportError) as error:

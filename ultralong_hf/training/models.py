@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ultralong_hf.errors import MachineError, ModelError
 from ultralong_hf.lab.names import model_location
@@ -13,7 +13,7 @@ from ultralong_hf.memory.kernels import apply_liger_kernels
 from ultralong_hf.recipes.schema import ModelSection
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load_model(section: ModelSection, name_or_path: str | None = None) -> PreTrainedModel:
@@ -27,6 +27,14 @@ def load_model(section: ModelSection, name_or_path: str | None = None) -> PreTra
         trust_remote_code=section.trust_remote_code,
         use_safetensors=True,
         **_revision(section, name_or_path),
+    )
+
+
+def load_config(section: ModelSection, name_or_path: str | None = None) -> PretrainedConfig:
+    """The config of what `load_model` loads with the same arguments, without its weights."""
+    name = model_location(name_or_path or section.name_or_path)
+    return _load(
+        AutoConfig, name, trust_remote_code=section.trust_remote_code, **_revision(section, name_or_path)
     )
 
 

@@ -52,9 +52,9 @@ def hold_out(samples: Dataset, count: int, key: str) -> tuple[Dataset, Dataset |
 
 
 def row_collator(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, *, shards: int = 1
 ) -> tuple[LongContextCollator, PreTrainedTokenizerBase]:
-    """The collator for the rows, and the tokenizer that has the separator.
+    """The collator for rows that split into `shards` parts, and the tokenizer that has the separator.
 
     For a separator that is a new token this is another tokenizer, and the model gets embeddings for it.
     """
@@ -62,12 +62,11 @@ def row_collator(
     separator = resolve_separator(parse_separator(data.separator), tokenizer)
     if separator.is_new:
         add_token_embeddings(model, separator.ids)
-    shards = recipe.parallel.cp_size
     collator = LongContextCollator(
         data.target_length,
         separator_token_id=separator.ids,
         loss_on_separators=data.loss_on_separators,
-        shards=1 if shards == 1 else 2 * shards,  # torch's ring gives a device one part from either end
+        shards=shards,
         mask_documents=data.mask_documents or separator.separator.masks_documents,
     )
     return collator, separator.tokenizer

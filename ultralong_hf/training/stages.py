@@ -15,6 +15,7 @@ from ultralong_hf.rope import extend_context
 from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
 from ultralong_hf.training.configs import output_folder, stage_config
 from ultralong_hf.training.models import apply_kernels, load_model, load_tokenizer
+from ultralong_hf.training.parallel import plan_stage
 from ultralong_hf.training.rows import hold_out, open_rows, row_collator
 from ultralong_hf.training.trainer import LongContextTrainer
 
@@ -32,8 +33,10 @@ def cpt_trainer(
     """Continued pretraining: the model's RoPE is extended, then it trains on rows of `data.target_length`.
 
     `model`: loaded, or a folder or Hub id; none: the recipe's. A loaded one is extended in place, and needs
-    its `tokenizer` given too. The token store is made first where it is missing.
+    its `tokenizer` given too. The token store is made first where it is missing. Devices share rows as
+    `recipe.parallel` says; a set-up that would train wrongly is refused before the model is loaded.
     """
+    plugin = plan_stage(recipe, "cpt", model, length=recipe.data.target_length)
     model, tokenizer = _load(recipe, model, tokenizer)
     rope = recipe.rope
     extend_context(
@@ -47,14 +50,14 @@ def cpt_trainer(
         attention_factor=rope.attention_factor,
         exact_angles=rope.exact_angles,
     )
-    args = stage_config(recipe, "cpt", evaluates=recipe.data.eval_rows > 0)
-    collator, tokenizer = row_collator(recipe, tokenizer, model)
+    args = stage_config(recipe, "cpt", evaluates=recipe.data.eval_rows > 0, plugin=plugin)
+    collator, tokenizer = row_collator(recipe, tokenizer, model, shards=plugin.resolved.sizes.parts)
     tokenizer.model_max_length = recipe.window
     train_rows, eval_rows = hold_out(
         open_rows(recipe, tokenizer, args), recipe.data.eval_rows, "data.eval_rows"
     )
     apply_kernels(model, recipe.model)
-    return LongContextTrainer(
+    trainer = LongContextTrainer(
         model=model,
         args=args,
         data_collator=collator,
@@ -64,6 +67,8 @@ def cpt_trainer(
         callbacks=callbacks,
         bucket_length=recipe.data.target_length,
     )
+    plugin.attach(trainer)
+    return trainer
 
 
 def sft_trainer(
@@ -76,23 +81,28 @@ def sft_trainer(
     """Fine-tuning on short conversations; only the assistant's tokens count.
 
     `model`: loaded (with its `tokenizer`), or a folder or Hub id; none: what the recipe's CPT stage left.
+    Devices share samples as `recipe.parallel` says; batches are padded so that they split.
     """
-    model, tokenizer = _load(recipe, model or _cpt_folder(recipe), tokenizer)
+    model = model or _cpt_folder(recipe)
+    plugin = plan_stage(recipe, "sft", model, length=recipe.instruct.max_length, padded=True)
+    model, tokenizer = _load(recipe, model, tokenizer)
     if wants_exact_angles(model.config):
         install_exact_angles(model)
     section = recipe.instruct
     samples = build_samples(section, tokenizer=tokenizer, rows=_conversations(section)).dataset
     train_samples, eval_samples = hold_out(samples, section.eval_samples, "instruct.eval_samples")
     apply_kernels(model, recipe.model)
-    return LongContextTrainer(
+    trainer = LongContextTrainer(
         model=model,
-        args=stage_config(recipe, "sft", evaluates=eval_samples is not None),
+        args=stage_config(recipe, "sft", evaluates=eval_samples is not None, plugin=plugin),
         train_dataset=train_samples,
         eval_dataset=eval_samples,
         processing_class=tokenizer,
         callbacks=callbacks,
         bucket_length=section.max_length,
     )
+    plugin.attach(trainer)
+    return trainer
 
 
 def _load(
