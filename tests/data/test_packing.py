@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -12,9 +11,9 @@ from hypothesis import strategies as st
 from tiny_tokenizers import byte_tokenizer, ids_of, merging_tokenizer
 
 from ultralong_hf import prepare_dataset
+from ultralong_hf.data.inspection import describe_row, describe_store
 from ultralong_hf.data.mixture import LengthMixture
-from ultralong_hf.data.rows import RowPacker
-from ultralong_hf.data.store import describe_row, describe_store, read_manifest
+from ultralong_hf.data.store import read_manifest
 from ultralong_hf.errors import DocumentError
 
 TOKENIZER = byte_tokenizer()
@@ -37,7 +36,12 @@ def test_documents_are_joined_cut_and_the_short_last_row_is_dropped(tmp_path):
         "packed": 6,
         "separators": 2,
         "dropped": 1,
+        "dropped_by_filters": 0,
+        "dropped_too_short": 0,
         "dropped_by_mixture": 0,
+        "dropped_by_shares": 0,
+        "dropped_by_budget": 0,
+        "dropped_cut_tails": 0,
         "dropped_tail": 1,
         "of_documents": 7,
         "of_repeats": 0,
@@ -85,7 +89,11 @@ def test_empty_documents_are_dropped_and_counted_and_get_no_separator(tmp_path):
         "used": 2,
         "dropped": 4,
         "empty": 4,
+        "dropped_by_filters": 0,
+        "dropped_too_short": 0,
         "dropped_by_mixture": 0,
+        "dropped_by_shares": 0,
+        "dropped_by_budget": 0,
         "repeats": 0,
     }
 
@@ -110,10 +118,11 @@ def test_a_mixture_drops_short_documents_and_spreads_copies_of_long_ones(tmp_pat
     }
 
 
-def test_repeats_need_documents_that_can_be_read_twice(tmp_path):
-    with pytest.raises(DocumentError, match="an iterator gives them once"):
-        prepare(iter(["aaaa"]), tmp_path, mixture={"long_repeat": 2})
-    assert texts(prepare(iter(["aaaa"]), tmp_path, mixture={"short_keep": 1, "long_repeat": 1})) == ["aaaa"]
+def test_documents_of_an_iterator_may_be_repeated(tmp_path):
+    rows = prepare(
+        iter(["aaa", "b"]), tmp_path, mixture={"short_below": 1, "long_above": 2, "long_repeat": 2}
+    )
+    assert texts(rows) == ["aaa|", "b|aa"]
 
 
 def test_target_length_may_be_a_text(tmp_path):
@@ -158,17 +167,6 @@ def test_each_row_tells_its_documents_and_their_tokens(tmp_path):
     ]
     store = describe_store(tmp_path / "out")
     assert (store["rows"], store["shards"], store["target_length"]) == (2, 2, 4)
-
-
-def test_packer_resumes_inside_a_separator():
-    def rows(skip):
-        packer = RowPacker(3, [7, 8, 9], np.dtype(np.uint16), is_first=False)
-        return [(r.tokens.tolist(), r.consumed) for r in packer.add(np.array([1, 2, 3, 4]), 0, skip=skip)]
-
-    assert rows(0) == [([7, 8, 9], 3), ([1, 2, 3], 6)]
-    assert rows(2) == [([9, 1, 2], 5)]
-    assert rows(4) == [([2, 3, 4], 7)]
-    assert rows(7) == []
 
 
 CORPORA = st.lists(st.text(alphabet="ab cé😀<|>\n", max_size=40), max_size=25)

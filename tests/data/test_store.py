@@ -14,7 +14,8 @@ import pytest
 from tiny_tokenizers import byte_tokenizer
 
 from ultralong_hf import load_packed, prepare_dataset
-from ultralong_hf.data.store import LOCK, StoreWriter, describe_row, read_manifest
+from ultralong_hf.data.inspection import describe_row
+from ultralong_hf.data.store import LOCK, StoreWriter, read_manifest
 from ultralong_hf.errors import StoreError
 
 TOKENIZER = byte_tokenizer()
@@ -43,10 +44,10 @@ def stopping_after(monkeypatch, shards: int) -> None:
     """The writer stops after so many shards, as if killed before the next."""
     write_shard, written = StoreWriter.write_shard, []
 
-    def write(self, rows, counts):
+    def write(self, number, rows, names):
         if len(written) == shards:
             raise StopError
-        written.append(write_shard(self, rows, counts))
+        written.append(write_shard(self, number, rows, names))
 
     monkeypatch.setattr(StoreWriter, "write_shard", write)
 

@@ -107,7 +107,7 @@ def _readers(model: str, config: PretrainedConfig) -> list[Comparison]:
 
 
 def _inspect_store(args: argparse.Namespace, folder: Path) -> int:
-    from ultralong_hf.data.store import describe_row, describe_store
+    from ultralong_hf.data.inspection import describe_row, describe_store
 
     if args.row is None:
         _refuse(args, ("tokenizer",), "a whole store is shown without its text")

@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Makes the store and prints what it holds."""
     from ultralong_hf.data.packing import prepare_dataset
-    from ultralong_hf.data.store import describe_store
+    from ultralong_hf.data.inspection import describe_store
 
     arguments = _recipe_arguments(args) if args.recipe else _plain_arguments(args)
     prepare_dataset(arguments.pop("sources"), **arguments)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +31,7 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[np.ndarray]) -> tup
     import pyarrow as pa
 
     count = 0
-    with _replacing(path) as sink:
+    with replacing(path) as sink:
         with pa.ipc.new_stream(sink, schema) as writer:
             for row in rows:
                 column = pa.FixedSizeListArray.from_arrays(pa.array(row), len(row))
@@ -39,17 +40,15 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[np.ndarray]) -> tup
         return count, sink.sha256.hexdigest()
 
 
-def write_segments(path: Path, segments: list[tuple[Any, ...]]) -> str:
-    """Writes tuples of SEGMENT_COLUMNS; gives the file's SHA-256."""
+def write_segments(path: Path, columns: Mapping[str, Any]) -> str:
+    """Writes a table of SEGMENT_COLUMNS, each an array; gives the file's SHA-256."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = [pa.int64(), pa.int64(), pa.bool_(), pa.int64(), pa.int64(), pa.int64(), pa.string()]
-    columns = zip(*segments, strict=True)
-    arrays = [pa.array(column, type=kind) for column, kind in zip(columns, types, strict=True)]
+    table = pa.table({name: columns[name] for name in SEGMENT_COLUMNS})
     path.parent.mkdir(exist_ok=True)
-    with _replacing(path) as sink:
-        pq.write_table(pa.table(arrays, names=list(SEGMENT_COLUMNS)), sink)
+    with replacing(path) as sink:
+        pq.write_table(table, sink)
         return sink.sha256.hexdigest()
 
 
@@ -111,8 +110,20 @@ def file_sha256(path: Path) -> str | None:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes the file whole or not at all, the same bytes for the same value."""
-    with _replacing(path) as sink:
+    with replacing(path) as sink:
         sink.write((json.dumps(value, indent=1) + "\n").encode())
+
+
+def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a record a line; no file where there is none."""
+    lines = (json.dumps(record, ensure_ascii=False) for record in records)
+    first = next(lines, None)
+    if first is None:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as sink:
+        for line in itertools.chain([first], lines):
+            sink.write(line.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def read_json(path: Path, format: int) -> dict[str, Any]:
@@ -129,7 +140,7 @@ def read_json(path: Path, format: int) -> dict[str, Any]:
     return value
 
 
-class _HashingFile:
+class HashingFile:
     """A file for writing that follows its own digest."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -148,7 +159,7 @@ class _HashingFile:
         self._file.flush()
 
     def close(self) -> None:
-        """Left to `_replacing`, which has yet to rename it."""
+        """Left to `replacing`, which has yet to rename it."""
 
     def writable(self) -> bool:
         return True
@@ -161,14 +172,18 @@ class _HashingFile:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[_HashingFile]:
-    """A file that takes its name only when it is whole and on the disk."""
+def replacing(path: Path) -> Iterator[HashingFile]:
+    """A file that takes its name only when it is whole and on the disk; after an error there is none."""
     part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        yield _HashingFile(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            yield HashingFile(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _features(dtype: str, target_length: int) -> Any:

@@ -3,31 +3,34 @@
 data-00000.arrow ...         rows, one column `input_ids` of fixed length, a record batch a row
 segments/00000.parquet ...   which document, from which token to which, lies where in which row
 state.json, dataset_info.json   what `datasets.load_from_disk` needs
+bad_records.jsonl            only if records were skipped: their places and what was wrong
+removed.jsonl                only if filters removed documents: which, and why
 tokenizer/                   only if the separator is a new token: the tokenizer that has it
 manifest.json                settings, counts and digests; written last, so a folder without it is unfinished
-progress.json                in its place until then
+progress.json, cache/        in its place until then: see `token_cache`
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ultralong_hf.data.accounting import Counts, Position
+from ultralong_hf.data.gathering import PackedRows, segment_table
+from ultralong_hf.data.records import Part
 from ultralong_hf.data.separators import parse_separator, resolve_separator
+from ultralong_hf.data.settings import Settings, check_same
 from ultralong_hf.data.shards import (
     file_sha256,
     read_json,
-    read_segments,
     rows_schema,
     write_dataset_info,
     write_json,
+    write_json_lines,
     write_rows,
     write_segments,
 )
@@ -36,17 +39,16 @@ from ultralong_hf.errors import StoreError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from ultralong_hf.data.rows import PositionedRow
-
-MANIFEST, PROGRESS, LOCK, TOKENIZER = "manifest.json", "progress.json", ".lock", "tokenizer"
-FORMAT = 1
-PREVIEW_CHARACTERS = 80
-"""Of each piece of a row in `describe_row`."""
+MANIFEST, PROGRESS, PART, LOCK = "manifest.json", "progress.json", "part.json", ".lock"
+CACHE, TOKENIZER = "cache", "tokenizer"
+FORMAT = 2
 
 _PACKAGES = ("ultralong-hf", "datasets", "numpy", "pyarrow", "tokenizers", "transformers")
+_OTHER_FOLDER = "Choose another output_dir, or delete it."
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,6 @@ class Shard:
     sha256: str
     segments: str
     segments_sha256: str
-    start: Position
-    """Where in the documents its first row begins: enough to make it again alone."""
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Shard:
-        return cls(**{**fields, "start": Position(**fields["start"])})
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "start": self.start._asdict()}
 
     def damaged_files(self, folder: Path) -> list[str]:
         """Its files that are missing or do not match their digests."""
@@ -83,20 +76,24 @@ class StoreWriter:
     store of the same settings; anything else raises StoreError.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], *, source_labels: Sequence[str]) -> None:
+    def __init__(self, folder: Path, settings: Settings, *, part: Part | None = None) -> None:
+        """`part`: only the cache of this part is to be made; none: a store."""
         from filelock import FileLock
 
         self.folder = folder
         self.settings = settings
-        self.source_labels = list(source_labels)
-        self.rows_per_shard: int = settings["rows_per_shard"]
+        self.part = part
         self.shards: list[Shard] = []
-        self.position = Position()
-        self.counts = Counts()
-        self.finished: str | None = None
-        """Digest of the documents of a finished store."""
+        self.finished: dict[str, Any] | None = None
+        """The manifest of a finished store or part."""
+        self.distrusted: str | None = None
+        """Why this store goes on with the tokenizer's own library, once an engine's ids were wrong."""
         self._lock = FileLock(folder / LOCK, timeout=0)
-        self._schema = rows_schema(settings["dtype"], settings["target_length"])
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the token cache."""
+        return self.folder / CACHE
 
     def __enter__(self) -> StoreWriter:
         from filelock import Timeout
@@ -122,107 +119,137 @@ class StoreWriter:
     ) -> None:
         self._lock.release()
 
-    def write_shard(self, rows: Iterable[PositionedRow], counts: Counts) -> None:
-        """Writes the next shard; `counts` must be those after the last of its rows."""
-        shard, self.position = self._write(len(self.shards), self.position, rows)
-        self.shards.append(shard)
-        self.counts = counts
+    def distrust_engine(self, reason: str) -> None:
+        """Remembers, for later runs too, that the tokenizer's own library is to be used."""
+        self.distrusted = reason
         self._save_progress()
 
-    def damaged_shards(self) -> list[Shard]:
-        """Shards whose files are missing or do not match their digests."""
-        return [shard for shard in self.shards if shard.damaged_files(self.folder)]
+    def write_shard(self, number: int, rows: Iterable[PackedRows], names: pa.Array) -> None:
+        """Writes the next shard, which has this number. `names`: of all documents."""
+        assert number == len(self.shards)
+        self.shards.append(self._write(number, rows, names))
+        self._save_progress()
 
-    def rewrite_shard(self, shard: Shard, rows: Iterable[PositionedRow]) -> None:
+    def damaged_shards(self) -> list[int]:
+        """Numbers of the shards whose files are missing or do not match their digests."""
+        return [number for number, shard in enumerate(self.shards) if shard.damaged_files(self.folder)]
+
+    def rewrite_shard(self, number: int, rows: Iterable[PackedRows], names: pa.Array) -> None:
         """Makes a shard again. Raises StoreError if it does not come out as it was."""
-        again, _ = self._write(self.shards.index(shard), shard.start, rows)
-        if again != shard:
+        if self._write(number, rows, names) != self.shards[number]:
             raise StoreError(
-                f"{self.folder / shard.file} was damaged, and comes out differently when made again: the "
-                "documents or the libraries have changed. Delete the folder, or choose another output_dir."
+                f"{self.folder / self.shards[number].file} was damaged, and comes out differently when made "
+                "again: the documents or the libraries have changed. Delete the folder, or choose another "
+                "output_dir."
             )
 
-    def finish(self, counts: Counts, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        """Completes the folder; the manifest comes last. `tokenizer`: to be saved with the store, if any."""
+    def finish(
+        self,
+        facts: Mapping[str, Any],
+        *,
+        lists: Mapping[str, Iterable[Mapping[str, Any]]],
+        tokenizer: PreTrainedTokenizerBase | Path | None,
+    ) -> None:
+        """Completes the folder; the manifest, which has `facts`, comes last.
+
+        `lists`: file name -> records; none is written for an empty list. `tokenizer`: to be saved with the
+        store, or a folder to be copied.
+        """
         if tokenizer is not None:
-            _save_tokenizer(tokenizer, self.folder / TOKENIZER)
+            save_tokenizer(tokenizer, self.folder / TOKENIZER)
+        for name, records in lists.items():
+            write_json_lines(self.folder / name, records)
         files = [(shard.file, shard.sha256) for shard in self.shards]
-        write_dataset_info(self.folder, self.settings["dtype"], self.settings["target_length"], files)
+        write_dataset_info(self.folder, self.settings.dtype, self.settings.target_length, files)
         manifest = {
-            "format": FORMAT,
-            "settings": self.settings,
-            "source_labels": self.source_labels,
-            "documents_sha256": counts.documents_sha256,
-            **counts.summary(),
-            "shards": [shard.to_dict() for shard in self.shards],
-            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+            **self._header(),
+            **facts,
+            "shards": [vars(shard) for shard in self.shards],
+            "versions": versions(),
         }
         write_json(self.folder / MANIFEST, manifest)
-        (self.folder / PROGRESS).unlink()
+        self.clean()
 
-    def discard(self) -> None:
-        """Forgets a store without a row, so that the folder is free again."""
-        (self.folder / PROGRESS).unlink()
+    def clean(self) -> None:
+        """Removes what only an unfinished store needs."""
+        (self.folder / PROGRESS).unlink(missing_ok=True)
+        shutil.rmtree(self.cache, ignore_errors=True)
+
+    def finish_part(self, facts: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """Completes the folder of a part; its cache stays."""
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, self.folder / TOKENIZER)
+        write_json(self.folder / PART, {**self._header(), **facts, "versions": versions()})
+        (self.folder / PROGRESS).unlink(missing_ok=True)
+
+    def _header(self) -> dict[str, Any]:
+        part = None if self.part is None else [self.part.index, self.part.count]
+        return {"format": FORMAT, "part": part, "settings": self.settings.to_dict()}
 
     def _take_up(self) -> None:
-        if (self.folder / MANIFEST).is_file():
-            saved = read_manifest(self.folder)
-            self._check_settings(saved)
-            self.finished = saved["documents_sha256"]
+        goal, other = (MANIFEST, PART) if self.part is None else (PART, MANIFEST)
+        if (self.folder / other).is_file():
+            raise StoreError(
+                f"{self.folder} holds {'a part of a store' if other == PART else 'a whole store'} already. "
+                "Choose another output_dir, or delete it."
+            )
+        if (self.folder / goal).is_file():
+            saved = self.finished = read_json(self.folder / goal, FORMAT)
+            self._check_same(saved)
             (self.folder / PROGRESS).unlink(missing_ok=True)
         elif (self.folder / PROGRESS).is_file():
             saved = read_json(self.folder / PROGRESS, FORMAT)
-            self._check_settings(saved)
-            self.position, self.counts = Position(**saved["position"]), Counts(**saved["counts"])
+            if not saved["shards"] and not any(self.cache.glob("*.parquet")):
+                self._save_progress()  # nothing was done yet, so other settings are no loss
+                return
+            self._check_same(saved)
+            self.distrusted = saved["distrusted"]
         else:
-            ours = {LOCK, f"{PROGRESS}.part"}
-            if foreign := sorted(f.name for f in self.folder.iterdir() if f.name not in ours):
-                raise StoreError(
-                    f"{self.folder} is no token store: it holds {foreign[0]}. Choose another output_dir."
-                )
+            refuse_foreign(self.folder)
             self._save_progress()
             return
-        self.shards = [Shard.from_dict(fields) for fields in saved["shards"]]
+        self.shards = [Shard(**fields) for fields in saved.get("shards", ())]
 
-    def _check_settings(self, saved: dict[str, Any]) -> None:
-        there = saved["settings"]
-        if faults := [
-            f"{self.folder} was made with another {key}: {there.get(key)!r} there, {value!r} now. "
-            "Choose another output_dir, or delete it."
-            for key, value in self.settings.items()
-            if there.get(key) != value
-        ]:
-            raise StoreError(*faults)
+    def _check_same(self, saved: dict[str, Any]) -> None:
+        header = self._header()
+        check_same(str(self.folder), saved["settings"], header["settings"], _OTHER_FOLDER)
+        if saved["part"] != header["part"]:
+            there, here = (
+                f"part {part[0]}/{part[1]}" if part else "the whole"
+                for part in (saved["part"], header["part"])
+            )
+            raise StoreError(f"{self.folder} is for {there}, not for {here}. {_OTHER_FOLDER}")
 
-    def _write(self, number: int, start: Position, rows: Iterable[PositionedRow]) -> tuple[Shard, Position]:
-        first_row = number * self.rows_per_shard
+    def _write(self, number: int, rows: Iterable[PackedRows], names: pa.Array) -> Shard:
+        first_row = number * self.settings.rows_per_shard
         file, segments = f"data-{number:05d}.arrow", f"segments/{number:05d}.parquet"
-        table: list[tuple[Any, ...]] = []
-        end = start
+        schema = rows_schema(self.settings.dtype, self.settings.target_length)
+        pieces: list[tuple[np.ndarray, np.ndarray]] = []
 
         def tokens() -> Iterator[np.ndarray]:
-            nonlocal end
-            for row_number, packed in zip(itertools.count(first_row), rows):
-                table.extend(
-                    (row_number, *segment, packed.names[segment.document]) for segment in packed.row.segments
-                )
-                end = packed.end
-                yield packed.row.tokens
+            for block in rows:
+                pieces.append((block.pieces, block.documents))
+                yield from block.tokens
 
-        row_count, sha256 = write_rows(self.folder / file, self._schema, tokens())
-        segments_sha256 = write_segments(self.folder / segments, table)
+        row_count, sha256 = write_rows(self.folder / file, schema, tokens())
+        segments_sha256 = write_segments(self.folder / segments, segment_table(pieces, names))
         size = (self.folder / file).stat().st_size
-        return Shard(file, first_row, row_count, size, sha256, segments, segments_sha256, start), end
+        return Shard(file, first_row, row_count, size, sha256, segments, segments_sha256)
 
     def _save_progress(self) -> None:
         progress = {
-            "format": FORMAT,
-            "settings": self.settings,
-            "position": self.position._asdict(),
-            "counts": self.counts.to_dict(),
-            "shards": [shard.to_dict() for shard in self.shards],
+            **self._header(),
+            "distrusted": self.distrusted,
+            "shards": [vars(shard) for shard in self.shards],
         }
         write_json(self.folder / PROGRESS, progress)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises StoreError for a folder that holds anything but what a run leaves that was killed at once."""
+    ours = {LOCK, f"{PROGRESS}.part"}
+    if foreign := sorted(f.name for f in folder.iterdir() if f.name not in ours):
+        raise StoreError(f"{folder} is no token store: it holds {foreign[0]}. Choose another output_dir.")
 
 
 def load_packed(
@@ -240,7 +267,7 @@ def load_packed(
     manifest = read_manifest(folder)
     if tokenizer is not None:
         _check_tokenizer(folder, manifest["settings"], load_tokenizer(tokenizer))
-    for shard in (Shard.from_dict(fields) for fields in manifest["shards"]):
+    for shard in (Shard(**fields) for fields in manifest["shards"]):
         if not (folder / shard.file).is_file() or (folder / shard.file).stat().st_size != shard.bytes:
             raise _damaged(folder, shard, shard.file)
         if verify and (files := shard.damaged_files(folder)):
@@ -256,54 +283,29 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
             raise StoreError(
                 f"{folder} is unfinished: run the same `ultralong prepare` again, and it goes on."
             )
+        if (folder / PART).is_file():
+            raise StoreError(f"{folder} is a part of a store: join all parts by `ultralong prepare --merge`.")
         raise StoreError(
             f"{folder} is no token store: it has no {MANIFEST}. Make one with `ultralong prepare`."
         )
     return read_json(folder / MANIFEST, FORMAT)
 
 
-def describe_store(path: str | Path) -> dict[str, Any]:
-    """What a finished store holds: settings, counts of documents and tokens, rows, shards, bytes."""
-    manifest = read_manifest(path)
-    shards = manifest.pop("shards")
-    separator = manifest["settings"]["separator"]
-    return {
-        "path": str(path),
-        **manifest,
-        "target_length": manifest["settings"]["target_length"],
-        "separator": separator,
-        "shards": len(shards),
-        "bytes": sum(shard["bytes"] for shard in shards),
-    }
+def versions() -> dict[str, str]:
+    """Of the packages that decide the bytes."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def describe_row(
-    path: str | Path, row: int, *, tokenizer: PreTrainedTokenizerBase | str | None = None
-) -> dict[str, Any]:
-    """The pieces of a row in order: offset, length, separator or document with name and span of its tokens.
-
-    With a tokenizer, or one in the store, each piece has the begin of its text as `preview`.
-    Raises StoreError if there is no such row.
-    """
-    folder = Path(path)
-    manifest = read_manifest(folder)
-    if not 0 <= row < manifest["rows"]:
-        raise StoreError(f"{folder} has no row {row}: it has rows 0 to {manifest['rows'] - 1}.")
-    shard = Shard.from_dict(manifest["shards"][row // manifest["settings"]["rows_per_shard"]])
-    pieces = read_segments(folder / shard.segments, row)
-    if tokenizer is None and (folder / TOKENIZER).is_dir():
-        tokenizer = str(folder / TOKENIZER)
-    if tokenizer is not None:
-        _add_previews(pieces, load_packed(folder, verify=False)[row]["input_ids"], load_tokenizer(tokenizer))
-    documents = {piece["document"] for piece in pieces if not piece["is_separator"]}
-    return {"row": row, "shard": shard.file, "documents": len(documents), "pieces": pieces}
-
-
-def _add_previews(pieces: list[dict[str, Any]], tokens: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    for piece in pieces:
-        stop = piece["offset"] + min(piece["length"], PREVIEW_CHARACTERS)
-        text = tokenizer.decode(tokens[piece["offset"] : stop].tolist(), clean_up_tokenization_spaces=False)
-        piece["preview"] = text[:PREVIEW_CHARACTERS]
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase | Path, folder: Path) -> None:
+    """Saves a tokenizer, or copies the folder of one, whole or not at all."""
+    part = folder.with_name(f"{folder.name}.part")
+    for leftover in (part, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    if isinstance(tokenizer, Path):
+        shutil.copytree(tokenizer, part)
+    else:
+        tokenizer.save_pretrained(part)
+    part.rename(folder)
 
 
 def _check_tokenizer(folder: Path, settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -330,11 +332,3 @@ def _damaged(folder: Path, shard: Shard, file: str) -> StoreError:
         f"{folder / file} does not match its digest in {MANIFEST} (rows {shard.first_row}-{last}). "
         "Run the same `ultralong prepare` again: only this shard is rebuilt."
     )
-
-
-def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    part = folder.with_name(f"{folder.name}.part")
-    for leftover in (part, folder):
-        shutil.rmtree(leftover, ignore_errors=True)
-    tokenizer.save_pretrained(part)
-    part.rename(folder)

@@ -1,0 +1,408 @@
+"""The token cache: the ids of every document, once, in the order of the sources; rows are copied from it.
+
+tokens-00000.bin       ids, document after document: raw uint16 or uint32, little-endian
+tokens-00000.parquet   a record a document, in order; written after the ids: without it they are unfinished
+complete.json          written when the last document is in
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ultralong_hf.data.records import Key
+from ultralong_hf.data.shards import read_json, replacing, write_json
+from ultralong_hf.errors import StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FILE_TOKENS = 64 << 20
+"""Of a cache file, or a document more."""
+FILE_SECONDS = 60.0
+"""After these a file is closed too: a slow tokenizer loses no more work than this to a kill."""
+FORMAT = 1
+COMPLETE = "complete.json"
+
+_FACTS = b"ultralong"  # key of our facts in a Parquet file's metadata
+_KEYS = {"source": "int32", "file": "int32", "row": "int64"}
+_NUMBERS = {**_KEYS, "length": "int64", "characters": "int64", "digest": "uint64"}
+_OPEN_FILES = 256
+
+
+class EncodedDocuments(NamedTuple):
+    """Some documents in order, as they go into the cache."""
+
+    keys: np.ndarray
+    """int64 [n, 3]: source, file, row."""
+    names: list[str]
+    tokens: np.ndarray
+    """[sum of lengths], in the cache's dtype."""
+    lengths: np.ndarray
+    """int64 [n], tokens."""
+    characters: np.ndarray
+    """int64 [n]."""
+    digests: np.ndarray
+    """uint64 [n], of the texts."""
+    columns: dict[str, np.ndarray]
+    """[n, ...] each: what filters and orders want to know of a document."""
+    records: dict[str, Any]
+    """State of the record policy after the last of them."""
+
+
+class TokenCache:
+    """Appends documents, and takes up after the last whole file where an earlier run was stopped."""
+
+    def __init__(self, folder: Path, dtype: np.dtype[Any]) -> None:
+        """Opens or begins the cache. Files that are torn, and those after them, are forgotten."""
+        self.folder = folder
+        self.dtype = dtype.newbyteorder("<")
+        self.files: list[dict[str, Any]] = []
+        """Facts of the whole files: documents, tokens, xxh3, last key, state of the record policy, engine."""
+        self.complete: dict[str, Any] | None = None
+        """What `finish` was given, once it was."""
+        self._open: _OpenFile | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self._take_up()
+
+    @property
+    def last(self) -> Key | None:
+        """Key of the last document in a whole file."""
+        return Key(*self.files[-1]["last"]) if self.files else None
+
+    @property
+    def documents(self) -> int:
+        """In whole files."""
+        return sum(facts["documents"] for facts in self.files)
+
+    @property
+    def tokens(self) -> int:
+        """In whole files."""
+        return sum(facts["tokens"] for facts in self.files)
+
+    def append(self, batch: EncodedDocuments, engine: dict[str, Any]) -> None:
+        """Adds documents that follow the last ones; `engine` is what tokenized them."""
+        if self._open is None:
+            self._open = _OpenFile(self._path(len(self.files)))
+        self._open.append(batch)
+        if self._open.tokens >= FILE_TOKENS or self._open.age >= FILE_SECONDS:
+            self._close_file(engine)
+
+    def finish(self, records: dict[str, Any], engine: dict[str, Any], notices: Sequence[str]) -> None:
+        """Closes the cache after the last document, with the state of the record policy."""
+        if self._open is not None:
+            self._close_file(engine)
+        self.complete = {
+            "format": FORMAT,
+            "files": len(self.files),
+            "records": records,
+            "engines": self.engines(engine),
+            "notices": list(notices),
+        }
+        write_json(self.folder / COMPLETE, self.complete)
+
+    def engines(self, engine: dict[str, Any]) -> list[dict[str, Any]]:
+        """Those that tokenized the files, in order, and `engine` if there is none."""
+        used: list[dict[str, Any]] = []
+        for facts in self.files:
+            if facts["engine"] not in used:
+                used.append(facts["engine"])
+        return used or [engine]
+
+    def abandon(self) -> None:
+        """Removes the file at hand, which is not whole; the whole ones stay."""
+        if self._open is not None:
+            self._open.remove()
+            self._open = None
+
+    def clear(self) -> None:
+        """Removes everything."""
+        self.abandon()
+        remove_cache(self.folder)
+        self.folder.mkdir()
+        self.files, self.complete = [], None
+
+    def _close_file(self, engine: dict[str, Any]) -> None:
+        assert self._open is not None
+        facts = self._open.close(engine)
+        self._open = None
+        self.files.append(facts)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"tokens-{number:05d}.bin"
+
+    def _take_up(self) -> None:
+        while (facts := read_facts(self._path(len(self.files)), self.dtype.itemsize)) is not None:
+            self.files.append(facts)
+        whole = {self._path(number).stem for number in range(len(self.files))}
+        torn = [f for f in self.folder.glob("tokens-*") if f.name.split(".")[0] not in whole]
+        if (self.folder / COMPLETE).is_file():
+            complete = read_json(self.folder / COMPLETE, FORMAT)
+            if not torn and complete["files"] == len(self.files):
+                self.complete = complete
+            else:
+                (self.folder / COMPLETE).unlink()
+        for path in [*torn, *self.folder.glob("*.part")]:
+            path.unlink(missing_ok=True)
+
+
+class _OpenFile:
+    """The file at hand: ids go to disk as they come, the index at the end."""
+
+    def __init__(self, path: Path) -> None:
+        import xxhash
+
+        self.path = path
+        self.tokens = 0
+        self._part = path.with_name(f"{path.name}.part")
+        self._file = self._part.open("wb", buffering=0)
+        self._digest = xxhash.xxh3_128()
+        self._batches: list[EncodedDocuments] = []
+        self._records: dict[str, Any] = {}
+        self._begun = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        """Seconds."""
+        return time.monotonic() - self._begun
+
+    def append(self, batch: EncodedDocuments) -> None:
+        data = np.ascontiguousarray(batch.tokens).data.cast("B")
+        self._digest.update(data)
+        while data:
+            data = data[self._file.write(data) :]
+        self.tokens += len(batch.tokens)
+        self._records = batch.records
+        self._batches.append(batch._replace(tokens=batch.tokens[:0], records={}))
+
+    def close(self, engine: dict[str, Any]) -> dict[str, Any]:
+        """Gives the ids and then the index their names; the facts of the file."""
+        self._file.close()
+        os.replace(self._part, self.path)
+        facts = {
+            "documents": sum(len(batch.names) for batch in self._batches),
+            "tokens": self.tokens,
+            "xxh3": self._digest.hexdigest(),
+            "last": self._batches[-1].keys[-1].tolist(),
+            "records": self._records,
+            "engine": engine,
+        }
+        _write_index(self.path.with_suffix(".parquet"), self._batches, facts)
+        return facts
+
+    def remove(self) -> None:
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class CacheIndex:
+    """The documents of a cache, or of the caches of all parts, in the order of their keys."""
+
+    source: np.ndarray
+    """int32 [D]."""
+    length: np.ndarray
+    """int64 [D], tokens."""
+    characters: np.ndarray
+    """int64 [D]."""
+    digest: np.ndarray
+    """uint64 [D], of the text."""
+    columns: dict[str, np.ndarray]
+    """[D, ...] each."""
+    names: pa.Array
+    """[D]."""
+    paths: list[Path]
+    path: np.ndarray
+    """int32 [D]: in which of `paths` the ids are."""
+    offset: np.ndarray
+    """int64 [D], tokens before them in that file."""
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+
+def index_files(folder: Path) -> list[Path]:
+    """The index of each whole file of a cache, in order."""
+    return sorted(folder.glob("tokens-*.parquet"))
+
+
+def read_index(folders: Sequence[Path]) -> CacheIndex:
+    """The index of the whole files in these caches. Raises StoreError for a key that is there twice."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    indices = [index for folder in folders for index in index_files(folder)]
+    paths = [index.with_suffix(".bin") for index in indices]
+    tables = [pq.read_table(index).replace_schema_metadata() for index in indices]
+    if not tables:
+        return _no_documents()
+    table = pa.concat_tables(tables)
+    numbers = {name: table[name].to_numpy() for name in _NUMBERS}
+    offset = np.concatenate([_starts(one["length"].to_numpy()) for one in tables])
+    path = np.repeat(np.arange(len(tables), dtype=np.int32), [len(one) for one in tables])
+    others = [name for name in table.column_names if name not in (*_NUMBERS, "name")]
+    columns = {name: _to_numpy(table[name]) for name in others}
+    names = pa.concat_arrays(table["name"].chunks)
+    order = _key_order(numbers)
+    if order is not None:
+        numbers = {name: values[order] for name, values in numbers.items()}
+        columns = {name: values[order] for name, values in columns.items()}
+        offset, path, names = offset[order], path[order], names.take(pa.array(order))
+    facts = {name: numbers[name] for name in ("source", "length", "characters", "digest")}
+    return CacheIndex(columns=columns, names=names, paths=paths, path=path, offset=offset, **facts)
+
+
+class TokenReader:
+    """Copies ids out of cache files by pread: no map of a file grows in memory, few files are open."""
+
+    def __init__(self, paths: Sequence[Path], dtype: np.dtype[Any]) -> None:
+        self._paths = paths
+        self._itemsize = dtype.itemsize
+        self._open: OrderedDict[int, int] = OrderedDict()
+
+    def __enter__(self) -> TokenReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def read(
+        self,
+        tokens: np.ndarray,
+        places: Iterable[int],
+        paths: Iterable[int],
+        starts: Iterable[int],
+        lengths: Iterable[int],
+    ) -> None:
+        """Fills pieces of `tokens`: at each place so many tokens of a file, from its `start` on."""
+        view, size = tokens.data.cast("B"), self._itemsize
+        for place, path, start, length in zip(places, paths, starts, lengths, strict=True):
+            file = self._open.get(path)
+            if file is None:
+                file = self._open_file(path)
+            piece = view[place * size : (place + length) * size]
+            if os.preadv(file, (piece,), start * size) != len(piece):
+                self._read_rest(path, piece, start * size)
+
+    def _open_file(self, path: int) -> int:
+        if len(self._open) >= _OPEN_FILES:
+            os.close(self._open.popitem(last=False)[1])
+        self._open[path] = os.open(self._paths[path], os.O_RDONLY)
+        return self._open[path]
+
+    def _read_rest(self, path: int, piece: memoryview, start: int) -> None:
+        """preadv gives at most 2 GiB, and less at a signal."""
+        done = 0
+        while done < len(piece):
+            count = os.preadv(self._open[path], [piece[done:]], start + done)
+            if count == 0:
+                raise StoreError(f"{self._paths[path]} is shorter than its index says. Delete its folder.")
+            done += count
+
+
+def remove_cache(folder: Path) -> None:
+    """Deletes a cache; what says that it is whole goes first."""
+    (folder / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_facts(path: Path, itemsize: int) -> dict[str, Any] | None:
+    """Facts of a cache file; None if it is missing, unfinished, or its ids have another size or digest."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    index = path.with_suffix(".parquet")
+    try:
+        facts: dict[str, Any] = json.loads(pq.read_schema(index).metadata[_FACTS])
+        whole = path.stat().st_size == facts["tokens"] * itemsize and _xxh3(path) == facts["xxh3"]
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        return None
+    return facts if whole else None
+
+
+def _xxh3(path: Path) -> str:
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_index(path: Path, batches: list[EncodedDocuments], facts: dict[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    keys = np.concatenate([batch.keys for batch in batches])
+    values: dict[str, pa.Array] = {
+        name: pa.array(keys[:, number].astype(kind)) for number, (name, kind) in enumerate(_KEYS.items())
+    }
+    values["name"] = pa.array([name for batch in batches for name in batch.names], pa.large_string())
+    for name, field in (("length", "lengths"), ("characters", "characters"), ("digest", "digests")):
+        values[name] = pa.array(np.concatenate([getattr(batch, field) for batch in batches]))
+    for name in batches[0].columns:
+        values[name] = _to_arrow(np.concatenate([batch.columns[name] for batch in batches]))
+    table = pa.table(values).replace_schema_metadata({_FACTS: json.dumps(facts)})
+    with replacing(path) as sink:
+        pq.write_table(table, sink, compression="zstd", compression_level=1)
+
+
+def _to_arrow(column: np.ndarray) -> pa.Array:
+    """A column of numbers, or of rows of numbers."""
+    import pyarrow as pa
+
+    if column.ndim == 1:
+        return pa.array(column)
+    return pa.FixedSizeListArray.from_arrays(pa.array(column.reshape(-1)), column.shape[1])
+
+
+def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
+    import pyarrow as pa
+
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy()
+    width = column.type.list_size
+    return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks]).reshape(-1, width)
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    return np.cumsum(lengths) - lengths
+
+
+def _key_order(numbers: dict[str, np.ndarray]) -> np.ndarray | None:
+    """The permutation that sorts by key; None where there is nothing to move."""
+    keys = np.stack([numbers[name].astype(np.int64) for name in _KEYS], axis=1)
+    order = np.lexsort(tuple(keys[:, column] for column in (2, 1, 0)))
+    keys = keys[order]
+    if len(keys) > 1 and (keys[1:] == keys[:-1]).all(axis=1).any():
+        raise StoreError(
+            "a document is in more than one part: the parts were not made with the same sources."
+        )
+    return None if (order == np.arange(len(order))).all() else order
+
+
+def _no_documents() -> CacheIndex:
+    import pyarrow as pa
+
+    return CacheIndex(
+        source=np.empty(0, np.int32),
+        length=np.empty(0, np.int64),
+        characters=np.empty(0, np.int64),
+        digest=np.empty(0, np.uint64),
+        columns={},
+        names=pa.array([], pa.large_string()),
+        paths=[],
+        path=np.empty(0, np.int32),
+        offset=np.empty(0, np.int64),
+    )
