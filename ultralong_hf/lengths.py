@@ -1,4 +1,4 @@
-"""Lengths in tokens, as numbers and as text: K = 1,024 and M = 1,048,576."""
+"""Numbers of tokens, as numbers and as text: lengths by 1,024 (K, M), budgets by 1,000 (K, M, B)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from ultralong_hf.errors import LengthError
 
 _UNITS = {"": 1, "K": 1024, "M": 1024**2}
 _LENGTH = re.compile(r"(\d[\d,_]*(?:\.\d+)?)\s*([KkMm]?)")
+_BUDGET_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
+_BUDGET = re.compile(r"(\d[\d,_]*(?:\.\d+)?)\s*([KkMmBb]?)")
 
 
 def parse_length(length: int | str) -> int:
@@ -33,6 +35,25 @@ def parse_length(length: int | str) -> int:
     if tokens < 1 or tokens != int(tokens):
         raise LengthError(f"{length!r} is {tokens:g} tokens: a length is a whole number of at least 1.")
     return int(tokens)
+
+
+def parse_budget(budget: int | str) -> int:
+    """Tokens of a budget: an int, or a text such as "1B", by thousands as papers count corpora.
+
+    >>> parse_budget("1B"), parse_budget("1.5M"), parse_budget(4096)
+    (1000000000, 1500000, 4096)
+
+    Raises LengthError for anything else, and for budgets below 1.
+    """
+    if isinstance(budget, str) and (match := _BUDGET.fullmatch(budget.strip())):
+        number, unit = match.groups()
+        budget = round(float(number.replace(",", "").replace("_", "")) * _BUDGET_UNITS[unit.upper()])
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        raise LengthError(
+            f"{budget!r} is no number of tokens: give one of at least 1, or a text such as '500M' or '1B' "
+            "(1,000,000,000)."
+        )
+    return budget
 
 
 def format_length(tokens: int) -> str:

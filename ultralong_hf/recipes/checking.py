@@ -11,8 +11,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ultralong_hf.errors import LengthError
-from ultralong_hf.lengths import parse_length
-from ultralong_hf.recipes.schema import Between, Source, Tokens
+from ultralong_hf.lengths import parse_budget, parse_length
+from ultralong_hf.recipes.schema import Between, Budget, Source, Tokens
 
 Path = tuple[str | int, ...]
 
@@ -102,9 +102,9 @@ def convert(value: Any, hint: Any, path: Path, faults: Faults) -> Any:
 
 
 def _convert_marked(value: Any, hint: Any, mark: Any, path: Path, faults: Faults) -> Any:
-    if isinstance(mark, Tokens):
+    if isinstance(mark, Tokens | Budget):
         try:
-            return parse_length(value)
+            return parse_length(value) if isinstance(mark, Tokens) else parse_budget(value)
         except LengthError as error:
             faults.add(path, f"{dotted(path)}: {error}")
             return None
@@ -122,7 +122,7 @@ def _looks_like(value: Any, hint: Any) -> bool:
     origin = get_origin(hint)
     if origin is Annotated:
         marked, mark = get_args(hint)[:2]
-        return _looks_like(value, marked) or (isinstance(mark, Tokens) and isinstance(value, str))
+        return _looks_like(value, marked) or (isinstance(mark, Tokens | Budget) and isinstance(value, str))
     if origin is Literal:
         return value in get_args(hint)
     if _is_enum(hint):
@@ -152,7 +152,8 @@ def _describe(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_describe(a) for a in _without_text_of_enum(args)))
     if origin is Annotated:
-        return "a length" if isinstance(args[1], Tokens) else _describe(args[0])
+        marked = {Tokens: "a length", Budget: "a number of tokens"}
+        return marked.get(type(args[1])) or _describe(args[0])
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
     if _is_enum(hint):
