@@ -61,9 +61,8 @@ def read_parquet(file: SourceFile, column: str, rows: Rows, report: Report) -> I
         with pq.ParquetFile(file.path, buffer_size=_BUFFER_BYTES) as table:
             total = table.metadata.num_rows
             if column not in table.schema_arrow.names:
-                if total and rows.holds(0):
-                    fault = missing_column(column, table.schema_arrow.names)
-                    report(Fault(file.number, 0, file.name, fault.word, fault.detail, records=total))
+                fault = missing_column(column, table.schema_arrow.names)
+                _report_rest(file, rows, 0, total, fault, report)
                 return
             for group in range(table.num_row_groups):
                 length = table.metadata.row_group(group).num_rows
@@ -84,10 +83,20 @@ def read_parquet(file: SourceFile, column: str, rows: Rows, report: Report) -> I
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DocumentError(f"{file.path}: cannot be read: {error.strerror}.") from error
-        if rows.holds(first):
-            detail = f"cannot be read as Parquet from row {first} on: {' '.join(str(error).split())}"
-            place = f"{file.name}, row {first}"
-            report(Fault(file.number, first, place, DAMAGED, detail, records=max(total - first, 1)))
+        seen = " ".join(str(error).split())
+        fault = BadValueError(DAMAGED, f"the file can be read up to row {first} only: {seen}")
+        _report_rest(file, rows, first, max(total - first, 1), fault, report)
+
+
+def _report_rest(
+    file: SourceFile, rows: Rows, first: int, length: int, fault: BadValueError, report: Report
+) -> None:
+    """Reports `length` rows of a file as one fault. Every part counts its own of them."""
+    records = len(rows.within(first, length))
+    if records:
+        place = f"{file.name}, row {first}" if first else file.name
+        is_named = rows.holds(first)
+        report(Fault(file.number, first, place, fault.word, fault.detail, records, is_named))
 
 
 def _batch_rows(table: pq.ParquetFile, group: int) -> int:

@@ -83,9 +83,11 @@ class RecordPolicy:
         counts = self._counts[source]
         reason = f"{fault.word}: {fault.detail}"
         if self.on_error == "stop":
-            raise DocumentError(f"{fault.place}: {reason}")
+            raise DocumentError(
+                f"{fault.place}: {reason} Repair it or leave it out; on_error: skip leaves out and counts such."
+            )
         places = self._places[fault.word == EMPTY]
-        if len(places) < KEPT_PLACES:
+        if fault.is_named and len(places) < KEPT_PLACES:
             places.append(BadRecord(source, fault.place, reason, fault.file, fault.row))
         if fault.word == EMPTY:
             counts.empty += fault.records
@@ -102,11 +104,10 @@ class RecordPolicy:
             return
         share = "all" if bad == records else f"{bad / records:.1%}, more than {self.max_bad_share:.1%},"
         reasons = ", ".join(f"{n:,} {word}" for word, n in sorted(counts.bad.items()))
-        first = next(place for place in self._places[False] if place.source == source)
+        first = next((f" {p.place}: {p.reason}" for p in self._places[False] if p.source == source), "")
         advice = "Set text_column to one of them" if counts.bad[NO_COLUMN] == bad else "Repair it"
         raise DocumentError(
-            f"{counts.label}: {share} of the {records:,} records read are bad ({reasons}). "
-            f"The first: {first.place}: {first.reason} "
+            f"{counts.label}: {share} of the {records:,} records read are bad ({reasons}).{first} "
             f"{advice}, leave the source out, or raise max_bad_share."
         )
 
@@ -125,20 +126,20 @@ class RecordPolicy:
 
     def state(self) -> dict[str, Any]:
         """All counts and places, for JSON."""
-        return {"sources": self.report(), "places": [list(place) for place in self.bad]}
+        return {
+            "sources": self.report(),
+            "bad": self._places[False].copy(),
+            "empty": self._places[True].copy(),
+        }
 
     def restore(self, *states: Mapping[str, Any]) -> None:
         """Takes up the counts of a state, or the sum over the states of all parts."""
         self._counts = {}
-        places: dict[bool, list[BadRecord]] = {True: [], False: []}
-        for state in states:
-            for entry in state["sources"]:
-                counts = self.begin(entry["source"], entry["label"])
-                counts.good += entry["good"]
-                counts.empty += entry["empty"]
-                counts.bad.update(entry["bad"])
-            for place in map(BadRecord._make, state["places"]):
-                places[place.reason.startswith(f"{EMPTY}:")].append(place)
-        self._places = {
-            empty: sorted(kept, key=lambda bad: bad.key)[:KEPT_PLACES] for empty, kept in places.items()
-        }
+        for entry in (entry for state in states for entry in state["sources"]):
+            counts = self.begin(entry["source"], entry["label"])
+            counts.good += entry["good"]
+            counts.empty += entry["empty"]
+            counts.bad.update(entry["bad"])
+        for name, is_empty in (("bad", False), ("empty", True)):
+            places = [BadRecord(*place) for state in states for place in state[name]]
+            self._places[is_empty] = sorted(places, key=lambda bad: bad.key)[:KEPT_PLACES]

@@ -6,7 +6,6 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 _READ_BYTES = 128 * 1024  # compressed; what it unpacks to is held at once
@@ -40,7 +39,7 @@ DECOMPRESSORS: dict[str, Callable[[], Any]] = {
 """By suffix. Each object unpacks one member of a file: `decompress`, `eof`, `unused_data`."""
 
 
-def read_blocks(path: Path, suffix: str) -> Iterator[bytes]:
+def read_blocks(path: str, suffix: str) -> Iterator[bytes]:
     """The unpacked bytes in blocks. All that can be unpacked comes before DamagedError is raised."""
     new = DECOMPRESSORS[suffix]
     member = new()

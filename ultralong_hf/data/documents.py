@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -136,22 +137,23 @@ def _open_path(entry: dict[str, Any], text_column: str) -> Source:
     path = Path(entry["path"]).expanduser()
     if _is_hub(entry, path):
         return open_hub(entry, text_column)
-    if entry.get("split", "train") != "train":
-        raise DocumentError(
-            f"{path}: split {entry['split']!r} is for datasets; local files have the one split train."
-        )
-    if (path / "state.json").is_file():
-        return _open_saved(path, text_column)
-    root, paths = find_files(entry["path"])
-    formats = [file_format(f, entry.get("format")) for f in paths]
-    files = [SourceFile(path, path.relative_to(root).as_posix(), index) for index, path in enumerate(paths)]
+    split = entry.get("split", "train")
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        return open_saved(path, split, text_column)
+    if split != "train":
+        raise DocumentError(f"{path}: split {split!r} is for datasets; local files have the one split train.")
+    root, names = find_files(entry["path"])
+    forced = entry.get("format")
+    formats = sorted({file_format(name, forced) for name in names})
 
     def read(selection: Selection, report: Report) -> Iterator[Document]:
-        for index, rows in selection.of(len(files)):
-            yield from read_file(files[index], formats[index], text_column, rows, report)
+        for number, rows in selection.of(len(names)):
+            name = names[number]
+            file = SourceFile(os.path.join(root, name), name.replace(os.sep, "/"), number)
+            yield from read_file(file, file_format(name, forced), text_column, rows, report)
 
-    content = [fingerprint_files(root, paths), text_column, sorted(set(formats))]
-    return Source(path.name or entry["path"], read, digest(content), files=len(files))
+    content = [fingerprint_files(root, names), text_column, formats]
+    return Source(path.name or entry["path"], read, digest(content), files=len(names))
 
 
 def _parse_share(fields: dict[str, Any]) -> float | None:
@@ -168,14 +170,6 @@ def _is_hub(entry: dict[str, Any], path: Path) -> bool:
     if HUB_KEYS & set(entry):
         return True
     return not path.exists() and path.suffix not in FILE_SUFFIXES and bool(_HUB_ID.fullmatch(entry["path"]))
-
-
-def _open_saved(path: Path, text_column: str) -> Source:
-    """A folder written by `Dataset.save_to_disk`."""
-    if (path / "manifest.json").is_file():
-        raise DocumentError(f"{path} is a token store, not documents: its rows are packed already.")
-    root, files = find_files(str(path))
-    return open_saved(path, text_column, digest([fingerprint_files(root, files), text_column]))
 
 
 def _open_texts(texts: Iterable[Any]) -> Source:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ultralong_hf.data.arrow_text import read_column
+from ultralong_hf.data.files import find_files, fingerprint_files
 from ultralong_hf.data.records import (
     EMPTY,
     Document,
@@ -31,7 +32,8 @@ OURS = ("text_column", "format", "share")
 def open_hub(entry: dict[str, Any], text_column: str) -> Source:
     """The dataset that `datasets.load_dataset` opens, a stream unless the entry says otherwise.
 
-    Raises DocumentError if it cannot be opened.
+    The fingerprint of a Hub dataset is of the entry alone, so that a finished store opens without network: a
+    corpus is only fixed by its `revision`. Raises DocumentError if the dataset cannot be opened.
     """
     import datasets
 
@@ -46,15 +48,26 @@ def open_hub(entry: dict[str, Any], text_column: str) -> Source:
             f"{entry['path']}: no such file or folder here, and as a Hub dataset it cannot be opened: "
             f"{reason}"
         ) from error
-    fingerprint = digest([sorted(arguments.items()), text_column])
+    is_local = "/" not in entry["path"] or Path(entry["path"]).exists()
+    fingerprint = None if is_local else digest([sorted(arguments.items()), text_column])
     return open_dataset(dataset, entry["path"], text_column, fingerprint, is_loaded=True)
 
 
-def open_saved(path: Path, text_column: str, fingerprint: str) -> Source:
-    """A folder written by `Dataset.save_to_disk`."""
+def open_saved(path: Path, split: str, text_column: str) -> Source:
+    """A folder written by `save_to_disk`: of a dataset, or of one for each split."""
     import datasets
 
-    return open_dataset(datasets.load_from_disk(str(path)), path.name, text_column, fingerprint)
+    if (path / "manifest.json").is_file():
+        raise DocumentError(f"{path} is a token store, not documents: its rows are packed already.")
+    folder = path
+    if not (path / "state.json").is_file():
+        folder = path / split
+        if not (folder / "state.json").is_file():
+            splits = ", ".join(sorted(f.parent.name for f in path.glob("*/state.json"))) or "none"
+            raise DocumentError(f"{path}: no split {split!r}. Splits there: {splits}.")
+    root, names = find_files(str(folder))
+    fingerprint = digest([fingerprint_files(root, names), text_column])
+    return open_dataset(datasets.load_from_disk(str(folder)), path.name, text_column, fingerprint)
 
 
 def open_dataset(
@@ -110,6 +123,7 @@ def _read_shard(
     shard: Any, label: str, name: str, file: int, column: str, rows: Rows, report: Report
 ) -> Iterator[Document]:
     first = 0
+    prefix = f"{name}, row " if name else "row "
     tables = shard.with_format("arrow").iter(batch_size=_BATCH_ROWS)
     while True:
         try:
@@ -117,12 +131,11 @@ def _read_shard(
         except StopIteration:
             return
         except Exception as error:  # a remote stream raises errors of five libraries
-            place = f"{name}, row {first}" if name else f"row {first}"
-            raise DocumentError(f"{label}: cannot be read from {place} on: {error}") from error
+            raise DocumentError(f"{label}: cannot be read from {prefix}{first} on: {error}") from error
         if column not in table.column_names:
             fault = missing_column(column, table.column_names)
             for row in rows.within(first, len(table)):
-                report(Fault(file, first + row, f"{name}, row {first + row}", fault.word, fault.detail))
+                report(Fault(file, first + row, f"{prefix}{first + row}", fault.word, fault.detail))
         else:
             yield from read_column(
                 table[column], column=column, first=first, rows=rows, name=name, file=file, report=report

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -50,7 +49,9 @@ class Fault(NamedTuple):
     word: str
     detail: str
     records: int = 1
-    """How many records are at fault, where a whole file is."""
+    """How many records of this part are at fault, where a whole file is."""
+    is_named: bool = True
+    """False: the part that has the row names it; here it is only counted."""
 
 
 Report = Callable[[Fault], None]
@@ -104,7 +105,7 @@ class Selection(NamedTuple):
 class SourceFile(NamedTuple):
     """A local file to read documents from."""
 
-    path: Path
+    path: str
     name: str
     """What errors and manifests call it."""
     number: int

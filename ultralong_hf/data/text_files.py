@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import orjson
 
@@ -86,7 +86,7 @@ def read_text(file: SourceFile, column: str, rows: Rows, report: Report) -> Iter
 def _slow_text(line: bytes, column: str) -> str:
     """The text of a line that orjson refuses, or the reason why there is none.
 
-    Python's parser is the judge: it takes NaN, which orjson does not, and a pair of surrogates.
+    Python's parser is the judge: it takes NaN, and half surrogates in other columns, which orjson does not.
     """
     try:
         record = json.loads(decode(line))
@@ -101,8 +101,8 @@ def _slow_text(line: bytes, column: str) -> str:
     return check_text(record[column], column)
 
 
-def _read_lines(path: Path) -> Iterator[bytes]:
-    suffix = path.suffix.lower()
+def _read_lines(path: str) -> Iterator[bytes]:
+    suffix = os.path.splitext(path)[1].lower()
     if suffix in DECOMPRESSORS:
         yield from _split_lines(read_blocks(path, suffix))
         return
@@ -124,8 +124,8 @@ def _split_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield last
 
 
-def _read_whole(path: Path) -> bytes:
-    suffix = path.suffix.lower()
+def _read_whole(path: str) -> bytes:
+    suffix = os.path.splitext(path)[1].lower()
     if suffix in DECOMPRESSORS:
         return b"".join(read_blocks(path, suffix))
     with open(path, "rb", buffering=0) as file:
