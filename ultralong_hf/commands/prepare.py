@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ultralong_hf.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 _EPILOG = """example: pack a folder of books and a file of articles into rows of 1M tokens, joined by <s>
 
   ultralong prepare books/ articles.jsonl.gz --tokenizer meta-llama/Llama-3.1-8B-Instruct \\
-      --target-length 1M --output store-1m
+      --target-length 1M --output store-1m --order shuffled --token-budget 1B
 
 A SOURCE is a file, a folder, a glob in quotes or a Hub dataset: JSON lines, Parquet or text, plain, .gz,
-.zst or .bz2; a text file is one document. Work that was interrupted goes on when the same command is given
-again.
+.zst or .bz2; a text file is one document. Mixture, filters and shares of sources are set in a recipe. Work
+that was interrupted goes on when the same command is given again.
+
+On many machines, each makes a part, and one joins them; the store is the same as from one machine:
+
+  ultralong prepare --recipe my.yaml --shard 0/8 --output parts/0     (to 7/8, parts/7)
+  ultralong prepare --merge store-1m parts/*
 """
 _FROM_RECIPE = {
     "target_length": "data.target_length",
     "output": "data.output_dir",
     "text_column": "data.text_column",
+    "order": "data.order",
+    "keep_tail": "data.keep_tail",
+    "min_length": "data.min_document_length",
+    "token_budget": "data.token_budget",
+    "epochs": "data.epochs",
+    "on_error": "data.on_error",
+    "max_bad_share": "data.max_bad_share",
+    "engine": "data.engine",
     "seed": "data.seed",
     "workers": "data.workers",
 }
-"""Options that override a recipe's key."""
+"""Options that override a recipe's key; the end of the key is an argument of `prepare_dataset`."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `ultralong prepare`."""
-    from ultralong_hf.data.separators import KINDS
-
     parser.epilog = _EPILOG
     parser.add_argument("sources", nargs="*", metavar="SOURCE", help="file, folder, glob or Hub dataset")
     parser.add_argument(
@@ -43,30 +51,112 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--tokenizer", metavar="MODEL", help="folder or Hub id; with --recipe: that of its model"
     )
     parser.add_argument("--target-length", metavar="LENGTH", help="tokens of a row: 128K, 1M, 1048576")
-    parser.add_argument("--output", metavar="DIR", help="where the store is written, or goes on")
-    parser.add_argument("--separator", metavar="TEXT", help="between documents (default: <s>)")
-    parser.add_argument(
-        "--separator-kind", metavar="KIND", help=f"what it is (default: text); one of {', '.join(KINDS)}"
+    parser.add_argument("--output", metavar="DIR", help="where the store, or the part, is written or goes on")
+    parser.add_argument("--json", action="store_true", help="print what the store holds as one JSON object")
+    _add_documents(parser.add_argument_group("documents"))
+    _add_rows(parser.add_argument_group("rows"))
+    work = parser.add_argument_group("work")
+    work.add_argument(
+        "--engine",
+        choices=("auto", "gigatoken", "tokenizers"),
+        help="what tokenizes (default: auto: gigatoken where it gives the tokenizer's own ids)",
     )
-    parser.add_argument(
+    work.add_argument("--workers", type=int, metavar="N", help="cores that tokenize (default: all)")
+    work.add_argument("--shard", metavar="I/N", help="make only this part, I from 0 to N - 1, in --output")
+    work.add_argument("--merge", nargs="+", metavar=("OUT", "PART"), help="join all parts into the store OUT")
+
+
+def _add_documents(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--text-column", metavar="NAME", help="of JSON lines, Parquet and datasets (default: text)"
     )
-    parser.add_argument("--seed", type=int, help="of a recipe's mixture (default: 0)")
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="threads that tokenize (default: one a core)"
+    group.add_argument(
+        "--on-error",
+        choices=("skip", "stop"),
+        help="at a record that is no document: leave it out and report it (default), or stop",
     )
-    parser.add_argument("--json", action="store_true", help="print what the store holds as one JSON object")
+    group.add_argument(
+        "--max-bad-share",
+        type=float,
+        metavar="SHARE",
+        help="of a source's records; with more bad ones the run stops (default: 0.05)",
+    )
+    group.add_argument("--min-length", type=int, metavar="TOKENS", help="leave out shorter documents")
+    group.add_argument("--token-budget", metavar="TOKENS", help="of documents in the store: 500M, 1B")
+    group.add_argument("--epochs", type=float, metavar="N", help="how often documents are taken (default: 1)")
+
+
+def _add_rows(group: argparse._ArgumentGroup) -> None:
+    from ultralong_hf.data.separators import KINDS
+
+    group.add_argument("--separator", metavar="TEXT", help="between documents (default: <s>)")
+    group.add_argument(
+        "--separator-kind", metavar="KIND", help=f"what it is (default: text); one of {', '.join(KINDS)}"
+    )
+    group.add_argument(
+        "--order",
+        choices=("source", "shuffled", "related"),
+        help="of documents: as they come (default), at random, or similar ones next to each other",
+    )
+    group.add_argument(
+        "--drop-tails",
+        action="store_const",
+        const=False,
+        dest="keep_tail",
+        help="drop what a row's end cuts off a document, instead of beginning the next row with it",
+    )
+    group.add_argument("--seed", type=int, help="of mixture and order (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes the store and prints what it holds."""
-    from ultralong_hf.data.packing import prepare_dataset
+    """Makes the store, or a part of one, and prints what it holds."""
     from ultralong_hf.data.inspection import describe_store
 
-    arguments = _recipe_arguments(args) if args.recipe else _plain_arguments(args)
-    prepare_dataset(arguments.pop("sources"), **arguments)
-    facts = describe_store(arguments["output_dir"])
+    if args.merge:
+        output = _merge(args)
+    else:
+        arguments = _recipe_arguments(args) if args.recipe else _plain_arguments(args)
+        output = arguments["output_dir"]
+        if args.shard is not None:
+            return _make_part(args, arguments)
+        from ultralong_hf.data.packing import prepare_dataset
+
+        prepare_dataset(arguments.pop("sources"), **arguments)
+    facts = describe_store(output)
     print(json.dumps(facts, indent=2) if args.json else _summary(facts))
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> str:
+    from ultralong_hf.data.parts import merge_parts
+
+    allowed = {"merge", "json", "command", "run"}
+    if idle := [
+        name for name, value in vars(args).items() if name not in allowed and value not in (None, [])
+    ]:
+        names = ", ".join("SOURCE" if name == "sources" else f"--{name.replace('_', '-')}" for name in idle)
+        raise InputError(f"--merge takes its settings from the parts: {names} would have no effect.")
+    output, *parts = args.merge
+    if not parts:
+        raise InputError("--merge needs the store to be written and then the parts: --merge OUT PART...")
+    merge_parts(output, parts)
+    return str(output)
+
+
+def _make_part(args: argparse.Namespace, arguments: dict[str, Any]) -> int:
+    from ultralong_hf.data.parts import prepare_part
+
+    if args.output is None:
+        raise InputError("--shard needs --output: a folder for this part alone.")
+    facts = prepare_part(arguments.pop("sources"), part=args.shard, **arguments)
+    told = {key: facts[key] for key in ("part", "documents", "tokens", "records", "engine")}
+    told = {"path": args.output, **told}
+    index, count = told["part"]
+    lines = [
+        f"{args.output}: part {index}/{count}: {told['documents']:,} documents, {told['tokens']:,} tokens",
+        *_record_lines(told),
+    ]
+    print(json.dumps(told, indent=2) if args.json else "\n".join(lines))
     return 0
 
 
@@ -75,14 +165,12 @@ def _plain_arguments(args: argparse.Namespace) -> dict[str, Any]:
     needed |= {"--target-length": args.target_length, "--output": args.output}
     if missing := [name for name, value in needed.items() if not value]:
         raise InputError(f"{', '.join(missing)} missing: give them, or a recipe with --recipe.")
-    optional = {"text_column": args.text_column, "seed": args.seed, "workers": args.workers}
+    given = {key.removeprefix("data."): getattr(args, name) for name, key in _FROM_RECIPE.items()}
     return {
         "sources": [{"path": source} for source in args.sources],
         "tokenizer": args.tokenizer,
-        "target_length": args.target_length,
-        "output_dir": args.output,
         "separator": _separator(args) or "<s>",
-        **{name: value for name, value in optional.items() if value is not None},
+        **{name: value for name, value in given.items() if value is not None},
     }
 
 
@@ -98,17 +186,10 @@ def _recipe_arguments(args: argparse.Namespace) -> dict[str, Any]:
     if (separator := _separator(args)) is not None:
         overrides["data.separator"] = separator
     recipe = load_recipe(args.recipe, overrides)
-    data = recipe.data
     return {
         "sources": document_sources(recipe),
         "tokenizer": model_location(args.tokenizer or recipe.model.name_or_path),
-        "target_length": data.target_length,
-        "output_dir": data.output_dir,
-        "separator": data.separator,
-        "text_column": data.text_column,
-        "mixture": data.mixture,
-        "seed": data.seed,
-        "workers": data.workers,
+        **recipe.data.prepare_options(),
     }
 
 
@@ -126,8 +207,22 @@ def _summary(facts: dict[str, Any]) -> str:
             f"{facts['path']}: {facts['rows']:,} rows of {facts['target_length']:,} tokens, "
             f"{facts['bytes']:,} bytes",
             f"documents: {documents['read']:,} read, {documents['used']:,} used, "
-            f"{documents['dropped']:,} dropped",
+            f"{documents['dropped']:,} dropped, {documents['repeats']:,} repeats",
             f"tokens: {tokens['read']:,} read = {tokens['packed']:,} packed + "
             f"{tokens['separators']:,} of separators + {tokens['dropped']:,} dropped",
+            *_record_lines(facts),
+            *(f"notice: {notice}" for notice in facts["notices"]),
         ]
     )
+
+
+def _record_lines(facts: dict[str, Any]) -> list[str]:
+    """What tokenized them, and the sources with bad records."""
+    engine = facts["engine"]
+    lines = [f"engine: {engine['name']} {engine['version']}"]
+    lines += [f"notice: {notice}" for notice in engine["notices"]]
+    for source in facts["records"]:
+        if source["bad"]:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in source["bad"].items())
+            lines.append(f"bad records of {source['label']}, left out: {reasons}")
+    return lines

@@ -21,7 +21,7 @@ from ultralong_hf.data.records import Part
 from ultralong_hf.data.settings import Settings, check_same
 from ultralong_hf.data.shards import file_sha256, read_json
 from ultralong_hf.data.store import CACHE, FORMAT, PART, PROGRESS, TOKENIZER, StoreWriter, load_packed
-from ultralong_hf.data.token_cache import COMPLETE, index_files, read_facts
+from ultralong_hf.data.token_cache import COMPLETE, index_files, read_facts, whole_file
 from ultralong_hf.data.token_cache import FORMAT as CACHE_FORMAT
 from ultralong_hf.errors import InputError, StoreError
 
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def parse_part(text: str) -> Part:
-    """ "0/8" -> Part(0, 8). Raises InputError."""
-    index, _, count = text.partition("/")
+def parse_part(value: Part | tuple[int, int] | str) -> Part:
+    """Part(0, 8) of "0/8" or (0, 8). Raises InputError."""
+    if isinstance(value, Part):
+        return value
+    index, count = value.partition("/")[::2] if isinstance(value, str) else map(str, value)
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise InputError(
-            f"{text!r} is no part: write i/n, such as 0/8 for the first of eight; i counts from 0 to n - 1."
+            f"{value!r} is no part: write i/n, such as 0/8 for the first of eight; i counts from 0 to n - 1."
         )
     return Part(int(index), int(count))
 
@@ -42,7 +44,7 @@ def parse_part(text: str) -> Part:
 def prepare_part(
     sources: Any,
     *,
-    part: Part | str,
+    part: Part | tuple[int, int] | str,
     output_dir: str | Path,
     filters: Filters | Mapping[str, Any] | None = None,
     max_bad_share: float = 0.05,
@@ -50,11 +52,11 @@ def prepare_part(
 ) -> dict[str, Any]:
     """Tokenizes one part of the documents into a folder of its own; what its part.json says.
 
-    `part`: or a text, such as "0/8". `options`: those of `prepare_dataset`, equal for
+    `part`: index from 0 and count, or a text such as "0/8". `options`: those of `prepare_dataset`, equal for
     all parts. Work that was interrupted goes on, a finished part is left as it is, or made whole again where
     it is damaged. Which share of a source is bad is known, and looked at, when the parts are joined.
     """
-    chosen = parse_part(part) if isinstance(part, str) else part
+    chosen = parse_part(part)
     if isinstance(filters, Filters):
         raise InputError(
             "filters of a part are given as a mapping, which is kept for the one who joins them."
@@ -63,12 +65,17 @@ def prepare_part(
     folder = Path(output_dir)
     with disk_errors(folder), StoreWriter(folder, job.settings, part=chosen) as writer:
         if writer.finished is None or _remove_damage(folder, writer.finished):
-            tokenize(job, writer, chosen)
+            tokenized = tokenize(job, writer, chosen)
+            files = [_describe_file(index) for index in index_files(writer.cache)]
             facts = {
+                "documents": sum(file["documents"] for file in files),
+                "tokens": sum(file["tokens"] for file in files),
+                "records": tokenized.records.report(),
+                "engine": tokenized.engine,
                 "filters": dict(filters) if filters else None,
                 "max_bad_share": max_bad_share,
                 "cache": read_json(writer.cache / COMPLETE, CACHE_FORMAT),
-                "files": _describe_files(writer.cache),
+                "files": files,
             }
             writer.finish_part(facts, job.new_tokenizer)
     return read_json(folder / PART, FORMAT)
@@ -163,9 +170,15 @@ def _check_together(parts: Sequence[_OpenPart]) -> None:
         )
 
 
-def _describe_files(cache: Path) -> list[dict[str, Any]]:
-    """Each index and its digest, which holds that of the ids too."""
-    return [{"index": index.name, "sha256": file_sha256(index)} for index in index_files(cache)]
+def _describe_file(index: Path) -> dict[str, Any]:
+    """The index of a cache file and its digest, which holds that of the ids too."""
+    facts = read_facts(index)
+    return {
+        "index": index.name,
+        "sha256": file_sha256(index),
+        "documents": facts["documents"],
+        "tokens": facts["tokens"],
+    }
 
 
 def _damaged_files(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
@@ -176,7 +189,7 @@ def _damaged_files(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
         index = folder / CACHE / file["index"]
         if file_sha256(index) != file["sha256"]:
             found.append(index)
-        elif read_facts(index.with_suffix(".bin"), itemsize) is None:
+        elif whole_file(index, itemsize) is None:
             found.append(index.with_suffix(".bin"))
     return found
 

@@ -141,7 +141,7 @@ class TokenCache:
         return self.folder / f"tokens-{number:05d}.bin"
 
     def _take_up(self) -> None:
-        while (facts := read_facts(self._path(len(self.files)), self.dtype.itemsize)) is not None:
+        while facts := whole_file(self._path(len(self.files)).with_suffix(".parquet"), self.dtype.itemsize):
             self.files.append(facts)
         whole = {self._path(number).stem for number in range(len(self.files))}
         torn = [f for f in self.folder.glob("tokens-*") if f.name.split(".")[0] not in whole]
@@ -316,18 +316,25 @@ def remove_cache(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_facts(path: Path, itemsize: int) -> dict[str, Any] | None:
-    """Facts of a cache file; None if it is missing, unfinished, or its ids have another size or digest."""
-    import pyarrow as pa
+def read_facts(index: Path) -> dict[str, Any]:
+    """What the index of a cache file says of it: documents, tokens, xxh3, last key, records, engine."""
     import pyarrow.parquet as pq
 
-    index = path.with_suffix(".parquet")
+    facts: dict[str, Any] = json.loads(pq.read_schema(index).metadata[_FACTS])
+    return facts
+
+
+def whole_file(index: Path, itemsize: int) -> dict[str, Any] | None:
+    """Facts of a cache file; None if it is missing, unfinished, or its ids have another size or digest."""
+    import pyarrow as pa
+
+    ids = index.with_suffix(".bin")
     try:
-        facts: dict[str, Any] = json.loads(pq.read_schema(index).metadata[_FACTS])
-        whole = path.stat().st_size == facts["tokens"] * itemsize and _xxh3(path) == facts["xxh3"]
+        facts = read_facts(index)
+        is_whole = ids.stat().st_size == facts["tokens"] * itemsize and _xxh3(ids) == facts["xxh3"]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
-    return facts if whole else None
+    return facts if is_whole else None
 
 
 def _xxh3(path: Path) -> str:

@@ -138,6 +138,11 @@ class DataSection:
     eval_rows: Count = 0
     """Rows at the end of the store that are held out of training, for evaluation during it."""
 
+    def prepare_options(self) -> dict[str, Any]:
+        """The arguments of `prepare_dataset` that are here, all but the sources."""
+        others = {"sources", "loss_on_separators", "mask_documents", "eval_rows"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in others}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelSection:

@@ -29,13 +29,7 @@ def open_rows(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, args: Training
             prepare_dataset(
                 document_sources(recipe),
                 tokenizer=tokenizer,
-                target_length=data.target_length,
-                output_dir=data.output_dir,
-                separator=data.separator,
-                text_column=data.text_column,
-                mixture=data.mixture,
-                seed=data.seed,
-                workers=data.workers,
+                **data.prepare_options(),
             )
     # prepare_dataset has just compared every shard with its digest
     return load_packed(data.output_dir, tokenizer=tokenizer, verify=not data.sources)
