@@ -75,11 +75,20 @@ def test_an_empty_folder_is_passed_over(tmp_path):
     assert last_checkpoint(tmp_path) is None
 
 
-def test_every_process_must_have_left_its_random_state(tmp_path):
+def test_another_number_of_processes_goes_on_with_new_random_states(tmp_path, caplog):
     folder = write_checkpoint(tmp_path, 20, processes=2)
     assert last_checkpoint(tmp_path, processes=2) == str(folder)
-    assert last_checkpoint(tmp_path, processes=1) is None
-    assert last_checkpoint(tmp_path, processes=4) is None
+    assert caplog.messages == []
+    assert last_checkpoint(tmp_path, processes=4) == str(folder)
+    assert caplog.messages == [
+        f"{folder} was written by 2 processes and is read by 4: random states begin anew."
+    ]
+
+
+def test_every_process_must_have_left_its_random_state(tmp_path):
+    folder = write_checkpoint(tmp_path, 20, processes=3)
+    (folder / "rng_state_1.pth").unlink()
+    assert last_checkpoint(tmp_path, processes=3) is None
 
 
 def test_the_key_resume_from_checkpoint_decides(tmp_path):

@@ -36,21 +36,23 @@ def resume_point(args: TrainingArguments) -> str | None:
         return last_checkpoint(str(args.output_dir), processes=args.world_size)
     if asked.lower() in ("no", "none", "false"):
         return None
-    fault = _fault(Path(asked), args.world_size)
+    fault = _fault(Path(asked))
     if fault is not None:
         raise ModelError(f"{asked} is no checkpoint to go on from: {fault}.")
+    _tell_processes(Path(asked), args.world_size)
     return asked
 
 
 def last_checkpoint(output_dir: str | Path, *, processes: int = 1) -> str | None:
     """The folder of the last whole checkpoint, or None; later ones that are not whole are named in warnings.
 
-    `processes`: how many took part in the run; each has left its random state in the folder.
+    `processes`: how many go on from it. Where others wrote it, a warning says that random states begin anew.
     """
     folders = [p for p in Path(output_dir).glob("checkpoint-*") if is_checkpoint(p)]
     for folder in sorted(folders, key=_step, reverse=True):
-        fault = _fault(folder, processes)
+        fault = _fault(folder)
         if fault is None:
+            _tell_processes(folder, processes)
             return str(folder)
         logger.warning("%s is passed over: %s.", folder, fault)
     return None
@@ -62,9 +64,22 @@ def _step(folder: Path) -> int:
     return int(match.group(1))
 
 
-def _fault(folder: Path, processes: int) -> str | None:
+def _tell_processes(folder: Path, processes: int) -> None:
+    writers = len(list(folder.glob("rng_state*.pth")))
+    if writers != processes:
+        logger.warning(
+            "%s was written by %d processes and is read by %d: random states begin anew.",
+            folder,
+            writers,
+            processes,
+        )
+
+
+def _fault(folder: Path) -> str | None:
     """What is missing or cut short. Every file's frame is checked; the numbers inside are not read."""
-    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+    # Each process that took part has left its random state.
+    writers = len(list(folder.glob("rng_state_*.pth")))
+    names = [f"rng_state_{rank}.pth" for rank in range(writers)] or ["rng_state.pth"]
     # The Trainer writes trainer_state.json last.
     for name in ["trainer_state.json", "scheduler.pt", *names]:
         if not (folder / name).is_file():
