@@ -73,6 +73,49 @@ def test_an_entry_may_have_a_share_of_the_tokens(tmp_path):
     assert [source.share for source in sources] == [52.2, None]
 
 
+SETS = [("one", "books"), ("two", "code"), ("three", "books"), ("four", "web"), ("five", None)]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "dataset"])
+def test_one_corpus_may_be_several_sources_by_what_its_records_hold(tmp_path, kind):
+    records = [{"text": text, "meta": {"set": name}, "id": 1} for text, name in SETS]
+    path = tmp_path / f"a.{kind}"
+    if kind == "jsonl":
+        path.write_bytes(json_lines([*records, {"text": "six"}]))
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(records), path)
+    else:
+        datasets.Dataset.from_list(records).save_to_disk(path)
+    entries = [
+        {"path": path, "label": "books", "where": {"meta.set": "books"}},
+        {"path": path, "label": "others", "where": {"meta.set": ["code", "web"], "id": 1}},
+    ]
+    policy = RecordPolicy()
+    documents = list(read_documents(open_sources(entries), policy=policy))
+    assert [(source, d.text, d.row) for source, d in documents] == [
+        (0, "one", 0),
+        (0, "three", 2),
+        (1, "two", 1),
+        (1, "four", 3),
+    ]
+    assert [(source["label"], source["good"]) for source in policy.report()] == [("books", 2), ("others", 2)]
+    assert policy.bad == []
+
+
+def test_records_of_another_source_are_not_bad_ones(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(json_lines([{"text": "a", "set": "x"}, {"set": "y"}, {"set": "x"}]))
+    policy = RecordPolicy(max_bad_share=1)
+    (source,) = open_sources({"path": tmp_path / "a.jsonl", "where": {"set": "x"}})
+    assert [d.text for _, d in read_documents([source], policy=policy)] == ["a"]
+    assert [bad.place for bad in policy.bad] == ["a.jsonl, line 3"]
+
+
+def test_a_source_that_no_record_is_of_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(json_lines())
+    with pytest.raises(DocumentError, match=r"a\.jsonl: no record has the values of where"):
+        read({"path": tmp_path / "a.jsonl", "where": {"id": 7}})
+
+
 def test_a_source_knows_how_many_files_it_has(tmp_path):
     for name in "abc":
         (tmp_path / name).write_text(name)
@@ -108,6 +151,8 @@ def test_the_fingerprint_follows_content_and_names_but_not_the_place(tmp_path):
         ({"text_column": "a"}, "has no path"),
         ({"path": __file__, "share": 0}, "share is 0, not a number above 0"),
         ({"path": __file__, "share": "half"}, "share is 'half', not a number above 0"),
+        ({"path": __file__, "where": "books"}, "where is 'books', not fields"),
+        ({"path": __file__, "where": {"set": "books"}}, "text files are there"),
         ({"path": __file__, "format": "csv"}, "format 'csv' is not known"),
         ("missing.jsonl", "no file is there"),
         ("missing/*.txt", "no file is there"),

@@ -92,7 +92,7 @@ def test_a_hub_dataset_that_cannot_be_opened_says_why(monkeypatch):
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DocumentError, match="owner/corpus: no such file or folder here.*no route to host"):
+    with pytest.raises(DocumentError, match=r"owner/corpus: no such file or folder here.*no route to host"):
         open_sources("owner/corpus")
 
 
@@ -127,7 +127,7 @@ def test_a_saved_dataset_of_several_splits_is_read_by_split(tmp_path):
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
     assert [d.text for d in read(open_sources(tmp_path / "saved"))] == ["one", "zwei ü"]
     assert [d.text for d in read(open_sources({"path": tmp_path / "saved", "split": "test"}))] == ["one"]
-    with pytest.raises(DocumentError, match="no split 'dev'. Splits there: test, train"):
+    with pytest.raises(DocumentError, match=r"no split 'dev'\. Splits there: test, train"):
         open_sources({"path": tmp_path / "saved", "split": "dev"})
 
 

@@ -1,12 +1,12 @@
-"""Documents of Arrow columns: Parquet files, and what `datasets` holds."""
+"""Documents of Arrow tables: Parquet files, and what `datasets` holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ultralong_hf.data.records import DAMAGED, EMPTY, NOT_UTF8, Document, Fault, Report, Rows, SourceFile
-from ultralong_hf.data.values import BadValueError, check_text, missing_column, not_utf8
+from ultralong_hf.data.records import DAMAGED, Document, Fault, Report, Rows, SourceFile
+from ultralong_hf.data.values import BadValueError, Fields, check_text, missing_column, not_utf8
 from ultralong_hf.errors import DocumentError
 
 if TYPE_CHECKING:
@@ -19,36 +19,48 @@ _BUFFER_BYTES = 1024**2
 """Read ahead of a column, so that a row group of GBs is not held at once."""
 
 
-def read_column(
-    values: pa.Array | pa.ChunkedArray,
+def read_table(
+    table: pa.RecordBatch | pa.Table,
+    fields: Fields,
     *,
-    column: str,
     first: int,
     rows: Rows,
     name: str,
     file: int,
     report: Report,
 ) -> Iterator[Document]:
-    """The selected documents of a column whose first value is row `first` of its file."""
+    """The selected documents of a table whose first row is row `first` of the file that it is a piece of."""
     prefix = f"{name}, row " if name else "row "
-    for index in rows.within(first, len(values)):
+    selected = list(rows.within(first, len(table)))
+    if fields.where:
+        selected = _matching(table, fields, selected)
+    if fields.text not in table.schema.names:
+        fault = missing_column(fields.text, table.schema.names)
+        for index in selected:
+            report(fault.at(file, first + index, f"{prefix}{first + index}"))
+        return
+    values = table.column(fields.text)
+    for index in selected:
         row = first + index
         try:
             text = values[index].as_py()
-            if type(text) is not str:
-                text = check_text(text, column)
+            if type(text) is not str or not text:
+                text = check_text(text, fields.text)
         except UnicodeDecodeError as error:
-            report(Fault(file, row, f"{prefix}{row}", NOT_UTF8, not_utf8(error).detail))
+            report(not_utf8(error).at(file, row, f"{prefix}{row}"))
         except BadValueError as fault:
-            report(Fault(file, row, f"{prefix}{row}", fault.word, fault.detail))
+            report(fault.at(file, row, f"{prefix}{row}"))
         else:
-            if text:
-                yield Document(text, f"{prefix}{row}", file, row)
-            else:
-                report(Fault(file, row, f"{prefix}{row}", EMPTY, "no characters."))
+            yield Document(text, f"{prefix}{row}", file, row)
 
 
-def read_parquet(file: SourceFile, column: str, rows: Rows, report: Report) -> Iterator[Document]:
+def _matching(table: pa.RecordBatch | pa.Table, fields: Fields, selected: list[int]) -> list[int]:
+    names = {path[0] for path, _ in fields.where} & set(table.schema.names)
+    records: list[dict[str, Any]] = table.select(sorted(names)).to_pylist()
+    return [index for index in selected if fields.match(records[index])]
+
+
+def read_parquet(file: SourceFile, fields: Fields, rows: Rows, report: Report) -> Iterator[Document]:
     """The selected documents of a Parquet file, batch by batch.
 
     What cannot be read as Parquet is reported as one fault, from that row to the end of the file.
@@ -58,21 +70,21 @@ def read_parquet(file: SourceFile, column: str, rows: Rows, report: Report) -> I
 
     first, total = 0, 1
     try:
-        with pq.ParquetFile(file.path, buffer_size=_BUFFER_BYTES) as table:
-            total = table.metadata.num_rows
-            if column not in table.schema_arrow.names:
-                fault = missing_column(column, table.schema_arrow.names)
+        with pq.ParquetFile(file.path, buffer_size=_BUFFER_BYTES) as parquet:
+            total = parquet.metadata.num_rows
+            if fields.text not in parquet.schema_arrow.names:
+                fault = missing_column(fields.text, parquet.schema_arrow.names)
                 _report_rest(file, rows, 0, total, fault, report)
                 return
-            for group in range(table.num_row_groups):
-                length = table.metadata.row_group(group).num_rows
+            for group in range(parquet.num_row_groups):
+                length = parquet.metadata.row_group(group).num_rows
                 if first + length <= rows.start:
                     first += length
                     continue
-                for batch in table.iter_batches(_batch_rows(table, group), [group], [column]):
-                    yield from read_column(
-                        batch.column(0),
-                        column=column,
+                for batch in parquet.iter_batches(_batch_rows(parquet, group), [group], fields.columns):
+                    yield from read_table(
+                        batch,
+                        fields,
                         first=first,
                         rows=rows,
                         name=file.name,
@@ -95,12 +107,11 @@ def _report_rest(
     records = len(rows.within(first, length))
     if records:
         place = f"{file.name}, row {first}" if first else file.name
-        is_named = rows.holds(first)
-        report(Fault(file.number, first, place, fault.word, fault.detail, records, is_named))
+        report(Fault(file.number, first, place, fault.word, fault.detail, records, rows.holds(first)))
 
 
-def _batch_rows(table: pq.ParquetFile, group: int) -> int:
+def _batch_rows(parquet: pq.ParquetFile, group: int) -> int:
     """Rows of about 4 MB, by the mean of the row group."""
-    metadata = table.metadata.row_group(group)
+    metadata = parquet.metadata.row_group(group)
     mean = metadata.total_byte_size / max(metadata.num_rows, 1)
     return max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(mean, 1))))

@@ -84,7 +84,7 @@ class RecordPolicy:
         reason = f"{fault.word}: {fault.detail}"
         if self.on_error == "stop":
             raise DocumentError(
-                f"{fault.place}: {reason} Repair it or leave it out; on_error: skip leaves out and counts such."
+                f"{fault.place}: {reason} Repair it or leave it out; on_error: skip leaves such out."
             )
         places = self._places[fault.word == EMPTY]
         if fault.is_named and len(places) < KEPT_PLACES:

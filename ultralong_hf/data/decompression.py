@@ -8,15 +8,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ultralong_hf.data.records import DAMAGED, ENDS_EARLY
+
 _READ_BYTES = 128 * 1024  # compressed; what it unpacks to is held at once
 
 
 class DamagedError(Exception):
     """The compressed file ends early, or is not what its suffix promises."""
 
-    def __init__(self, message: str, *, ends_early: bool) -> None:
+    def __init__(self, message: str, word: str) -> None:
         super().__init__(message)
-        self.ends_early = ends_early
+        self.word = word
+        """One of those of `records`."""
 
 
 def _gzip() -> Any:
@@ -56,12 +59,12 @@ def read_blocks(path: str, suffix: str) -> Iterator[bytes]:
                 if block:
                     yield block
         if not member.eof:
-            raise DamagedError("the compressed data are cut off", ends_early=True)
+            raise DamagedError("the compressed data are cut off", ENDS_EARLY)
 
 
 def _unpack(member: Any, data: bytes) -> bytes:
     try:
         block: bytes = member.decompress(data)
     except Exception as error:  # zlib.error, OSError, LZMAError or ZstdError, by kind
-        raise DamagedError(" ".join(str(error).split()), ends_early=False) from error
+        raise DamagedError(" ".join(str(error).split()), DAMAGED) from error
     return block

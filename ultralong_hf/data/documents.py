@@ -13,20 +13,9 @@ from typing import Any
 from ultralong_hf.data.bad_records import BadRecord, RecordPolicy
 from ultralong_hf.data.decompression import DECOMPRESSORS
 from ultralong_hf.data.files import FORMATS, file_format, find_files, fingerprint_files, read_file
-from ultralong_hf.data.hub import OURS, open_dataset, open_hub, open_saved
-from ultralong_hf.data.records import (
-    EMPTY,
-    Document,
-    Fault,
-    Key,
-    Part,
-    Report,
-    Selection,
-    Source,
-    SourceFile,
-    digest,
-)
-from ultralong_hf.data.values import BadValueError, check_text
+from ultralong_hf.data.hub import OUR_KEYS, open_dataset, open_hub, open_saved
+from ultralong_hf.data.records import Document, Key, Part, Report, Selection, Source, SourceFile, digest
+from ultralong_hf.data.values import BadValueError, Fields, check_text
 from ultralong_hf.errors import DocumentError
 
 __all__ = [
@@ -40,7 +29,7 @@ __all__ = [
     "read_documents",
 ]
 
-ENTRY_KEYS = ("path", "name", "data_dir", "data_files", "split", "revision", "streaming", *OURS)
+ENTRY_KEYS = ("path", "name", "data_dir", "data_files", "split", "revision", "streaming", *OUR_KEYS)
 HUB_KEYS = {"name", "data_dir", "data_files", "revision", "streaming"}
 FILE_SUFFIXES = {*FORMATS, *DECOMPRESSORS, ".txt", ".md", ".py"}
 """Texts with these endings are taken for file names, never for names of Hub datasets."""
@@ -51,10 +40,12 @@ def open_sources(sources: Any, *, text_column: str = "text") -> list[Source]:
     """The sources that `prepare_dataset` takes, each as a Source; nothing is read but fingerprints.
 
     `sources` is one of
-    - a path or glob (text or `Path`): JSON lines, Parquet or text, plain, .gz, .zst or .bz2; a text file
+    - a path or glob (text or `Path`): JSON lines, Parquet or text, plain, .gz, .zst, .bz2 or .xz; a text file
       is one document; of a folder all files are read. A text "owner/name" that is no path: a Hub dataset;
     - an entry: a mapping with the keys of `datasets.load_dataset` (path, name, data_dir, data_files, split,
-      revision, streaming) and text_column, format (jsonl, parquet, text); or a recipe's `DocumentSource`;
+      revision, streaming) and ours; or a recipe's `DocumentSource`. Ours are text_column, format (jsonl,
+      parquet, text), label (what reports and shares call the source), share (of the tokens) and where: only
+      records with these values are of the source, {"meta.set": "books"} or {"meta.set": ["books", "arxiv"]};
     - a `datasets.Dataset` or `IterableDataset`;
     - a list of entries, `Path`s and datasets;
     - any other iterable of texts: these are the documents themselves.
@@ -97,6 +88,8 @@ def read_documents(
             counts.good += 1
             yield index, document
         policy.check(index)
+        if source.has_where and counts.records == 0 and part.count == 1:
+            raise DocumentError(f"{source.label}: no record has the values of where. Look at their spelling.")
 
 
 def _is_dataset(value: Any) -> bool:
@@ -117,52 +110,74 @@ def _is_entry(value: Any) -> bool:
 
 def _open_entry(entry: Any, text_column: str) -> Source:
     if _is_dataset(entry):
-        return open_dataset(entry, type(entry).__name__, text_column, None)
+        return open_dataset(entry, type(entry).__name__, Fields(text_column), None)
     if isinstance(entry, str | Path):
-        return _open_path({"path": str(entry)}, text_column)
-    fields = dict(entry) if isinstance(entry, Mapping) else dataclasses.asdict(entry)
-    fields = {key: value for key, value in fields.items() if value is not None}
-    if unknown := sorted(set(fields) - set(ENTRY_KEYS)):
+        return _open_path({"path": str(entry)}, Fields(text_column))
+    values = dict(entry) if isinstance(entry, Mapping) else dataclasses.asdict(entry)
+    values = {key: value for key, value in values.items() if value is not None}
+    if unknown := sorted(set(values) - set(ENTRY_KEYS)):
         raise DocumentError(
-            f"source {fields.get('path')}: unknown keys {unknown}. Known: {', '.join(ENTRY_KEYS)}."
+            f"source {values.get('path')}: unknown keys {unknown}. Known: {', '.join(ENTRY_KEYS)}."
         )
-    if not isinstance(fields.get("path"), str | Path):
-        raise DocumentError(f"source {fields!r} has no path: give a file, a folder, a glob or a Hub dataset.")
-    fields["path"] = str(fields["path"])
-    source = _open_path(fields, fields.get("text_column", text_column))
-    return dataclasses.replace(source, share=_parse_share(fields))
+    if not isinstance(values.get("path"), str | Path):
+        raise DocumentError(f"source {values!r} has no path: give a file, a folder, a glob or a Hub dataset.")
+    values["path"] = str(values["path"])
+    fields = Fields(values.get("text_column", text_column), _parse_where(values))
+    source = _open_path(values, fields)
+    label = str(values.get("label", source.label))
+    return dataclasses.replace(source, label=label, share=_parse_share(values), has_where=bool(fields.where))
 
 
-def _open_path(entry: dict[str, Any], text_column: str) -> Source:
+def _parse_share(entry: dict[str, Any]) -> float | None:
+    share = entry.get("share")
+    if share is None:
+        return None
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < float("inf"):
+        raise DocumentError(f"source {entry['path']}: share is {share!r}, not a number above 0.")
+    return float(share)
+
+
+def _parse_where(entry: dict[str, Any]) -> tuple[tuple[tuple[str, ...], tuple[Any, ...]], ...]:
+    """The path of each field and the values that it may have."""
+    where = entry.get("where", {})
+    if not isinstance(where, Mapping) or not all(isinstance(field, str) and field for field in where):
+        raise DocumentError(
+            f"source {entry['path']}: where is {where!r}, not fields with their values, as in "
+            "{'meta.set': 'books'}."
+        )
+    return tuple(
+        (tuple(field.split(".")), tuple(value) if isinstance(value, list | tuple) else (value,))
+        for field, value in where.items()
+    )
+
+
+def _open_path(entry: dict[str, Any], fields: Fields) -> Source:
     path = Path(entry["path"]).expanduser()
     if _is_hub(entry, path):
-        return open_hub(entry, text_column)
+        return open_hub(entry, fields)
     split = entry.get("split", "train")
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return open_saved(path, split, text_column)
+        return open_saved(path, split, fields)
     if split != "train":
         raise DocumentError(f"{path}: split {split!r} is for datasets; local files have the one split train.")
+    return _open_files(entry, path, fields)
+
+
+def _open_files(entry: dict[str, Any], path: Path, fields: Fields) -> Source:
     root, names = find_files(entry["path"])
     forced = entry.get("format")
     formats = sorted({file_format(name, forced) for name in names})
+    if fields.where and "text" in formats:
+        raise DocumentError(f"{path}: where is for records with fields, but text files are there.")
 
     def read(selection: Selection, report: Report) -> Iterator[Document]:
         for number, rows in selection.of(len(names)):
             name = names[number]
             file = SourceFile(os.path.join(root, name), name.replace(os.sep, "/"), number)
-            yield from read_file(file, file_format(name, forced), text_column, rows, report)
+            yield from read_file(file, file_format(name, forced), fields, rows, report)
 
-    content = [fingerprint_files(root, names), text_column, formats]
+    content = [fingerprint_files(root, names), fields, formats]
     return Source(path.name or entry["path"], read, digest(content), files=len(names))
-
-
-def _parse_share(fields: dict[str, Any]) -> float | None:
-    share = fields.get("share")
-    if share is None:
-        return None
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < float("inf"):
-        raise DocumentError(f"source {fields['path']}: share is {share!r}, not a number above 0.")
-    return float(share)
 
 
 def _is_hub(entry: dict[str, Any], path: Path) -> bool:
@@ -182,14 +197,11 @@ def _open_texts(texts: Iterable[Any]) -> Source:
                 if not rows.holds(row):
                     continue
                 try:
-                    text = check_text(text, "text")
+                    document = Document(check_text(text, "text"), f"document {row}", file, row)
                 except BadValueError as fault:
-                    report(Fault(file, row, f"document {row}", fault.word, fault.detail))
+                    report(fault.at(file, row, f"document {row}"))
                 else:
-                    if text:
-                        yield Document(text, f"document {row}", file, row)
-                    else:
-                        report(Fault(file, row, f"document {row}", EMPTY, "no characters."))
+                    yield document
 
     return Source("texts", read, None, one_pass=isinstance(texts, Iterator), files=None)
 

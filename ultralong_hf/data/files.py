@@ -11,6 +11,7 @@ from ultralong_hf.data.arrow_text import read_parquet
 from ultralong_hf.data.decompression import DECOMPRESSORS
 from ultralong_hf.data.records import Document, Report, Rows, SourceFile
 from ultralong_hf.data.text_files import read_jsonl, read_text
+from ultralong_hf.data.values import Fields
 from ultralong_hf.errors import DocumentError
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
@@ -57,7 +58,7 @@ def file_format(name: str, forced: str | None = None) -> str:
 def fingerprint_files(root: str, names: list[str]) -> str:
     """Digest of names, sizes and the first and last 64 KiB of each file, without the folder they lie in.
 
-    A change in the middle that keeps the size is not seen. Raises DocumentError for files that cannot be read.
+    A change in the middle that keeps the size is not seen. Raises DocumentError if a file cannot be read.
     """
     digest = hashlib.sha256()
     for name in names:
@@ -75,12 +76,14 @@ def fingerprint_files(root: str, names: list[str]) -> str:
     return digest.hexdigest()
 
 
-def read_file(file: SourceFile, format: str, column: str, rows: Rows, report: Report) -> Iterator[Document]:
+def read_file(
+    file: SourceFile, format: str, fields: Fields, rows: Rows, report: Report
+) -> Iterator[Document]:
     """The selected documents of a file. Records that give none are reported.
 
     Raises DocumentError if the system cannot read the file.
     """
-    return _READERS[format](file, column, rows, report)
+    return _READERS[format](file, fields, rows, report)
 
 
 def _files_below(folder: str) -> list[str]:

@@ -127,6 +127,8 @@ class Source:
     """The share of the tokens that this source is to have, relative to the other sources' shares."""
     files: int | None = 1
     """Files, or shards of a stream; None: texts in memory."""
+    has_where: bool = False
+    """True: only some records are of this source, by what they hold; the others are not counted."""
 
 
 def digest(content: Any) -> str:

@@ -5,100 +5,91 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 
 from ultralong_hf.data.decompression import DECOMPRESSORS, DamagedError, read_blocks
-from ultralong_hf.data.records import (
-    DAMAGED,
-    EMPTY,
-    ENDS_EARLY,
-    NOT_JSON,
-    NOT_OBJECT,
-    Document,
-    Fault,
-    Report,
-    Rows,
-    SourceFile,
-)
-from ultralong_hf.data.values import BadValueError, check_text, decode, missing_column
+from ultralong_hf.data.records import NOT_JSON, NOT_OBJECT, Document, Report, Rows, SourceFile
+from ultralong_hf.data.values import BadValueError, Fields, check_text, decode, missing_column
 from ultralong_hf.errors import DocumentError
 
 _BUFFER_BYTES = 1024**2
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def read_jsonl(file: SourceFile, column: str, rows: Rows, report: Report) -> Iterator[Document]:
+def read_jsonl(file: SourceFile, fields: Fields, rows: Rows, report: Report) -> Iterator[Document]:
     """A document a line; blank lines are none. The row of a document is its line, from 0."""
-    loads = orjson.loads
     prefix = f"{file.name}, line "
     start, remainder, step = rows
     row = -1
     try:
         for row, line in enumerate(_read_lines(file.path)):
-            if row % step != remainder or row < start:
+            if row < start or row % step != remainder or not line or line.isspace():
                 continue
             try:
-                text = loads(line)[column]
-            except (ValueError, KeyError, TypeError):
-                text = None
-            if type(text) is str and text:
-                yield Document(text, f"{prefix}{row + 1}", file.number, row)
-            elif line.strip():
-                try:
-                    text = _slow_text(line.removeprefix(_BYTE_ORDER_MARK) if row == 0 else line, column)
-                except BadValueError as fault:
-                    report(Fault(file.number, row, f"{prefix}{row + 1}", fault.word, fault.detail))
-                else:
-                    if text:
-                        yield Document(text, f"{prefix}{row + 1}", file.number, row)
-                    else:
-                        report(Fault(file.number, row, f"{prefix}{row + 1}", EMPTY, "no characters."))
+                text = _line_text(line, fields)
+            except BadValueError as fault:
+                report(fault.at(file.number, row, f"{prefix}{row + 1}"))
+            else:
+                if text:
+                    yield Document(text, f"{prefix}{row + 1}", file.number, row)
     except DamagedError as error:
         if rows.holds(row + 1):
-            word = ENDS_EARLY if error.ends_early else DAMAGED
             detail = f"the file can be read up to line {row + 1} only: {error}."
-            report(Fault(file.number, row + 1, f"{prefix}{row + 2}", word, detail))
+            report(BadValueError(error.word, detail).at(file.number, row + 1, f"{prefix}{row + 2}"))
     except OSError as error:
         raise DocumentError(f"{file.path}: cannot be read after line {row + 1}: {error.strerror}.") from error
 
 
-def read_text(file: SourceFile, column: str, rows: Rows, report: Report) -> Iterator[Document]:
+def read_text(file: SourceFile, fields: Fields, rows: Rows, report: Report) -> Iterator[Document]:
     """The whole file as one document, row 0."""
     if not rows.holds(0):
         return
     try:
-        text = decode(_read_whole(file.path))
+        text = check_text(_read_whole(file.path), fields.text)
     except BadValueError as fault:
-        report(Fault(file.number, 0, file.name, fault.word, fault.detail))
+        report(fault.at(file.number, 0, file.name))
     except DamagedError as error:
-        word = ENDS_EARLY if error.ends_early else DAMAGED
-        report(Fault(file.number, 0, file.name, word, f"{error}."))
+        report(BadValueError(error.word, f"{error}.").at(file.number, 0, file.name))
     except OSError as error:
         raise DocumentError(f"{file.path}: cannot be read: {error.strerror}.") from error
     else:
-        if text:
-            yield Document(text, file.name, file.number, 0)
-        else:
-            report(Fault(file.number, 0, file.name, EMPTY, "no characters."))
+        yield Document(text, file.name, file.number, 0)
 
 
-def _slow_text(line: bytes, column: str) -> str:
-    """The text of a line that orjson refuses, or the reason why there is none.
+def _line_text(line: bytes, fields: Fields) -> str:
+    """The text of a line; "" if the record is not of the source. Raises BadValueError."""
+    is_utf8 = True
+    try:
+        record = orjson.loads(line)
+    except ValueError:
+        record = _slow_record(line)
+        is_utf8 = False
+    if fields.where and not fields.match(record):
+        return ""
+    try:
+        text = record[fields.text]
+    except KeyError:
+        raise missing_column(fields.text, record) from None
+    except TypeError:
+        raise BadValueError(NOT_OBJECT, f"the line is {type(record).__name__}.") from None
+    if is_utf8 and type(text) is str and text:
+        return text
+    return check_text(text, fields.text)
 
-    Python's parser is the judge: it takes NaN, and half surrogates in other columns, which orjson does not.
+
+def _slow_record(line: bytes) -> Any:
+    """What Python's parser makes of a line that orjson refuses, or the reason why that refuses it too.
+
+    It takes NaN, and half surrogates in other columns than the text.
     """
     try:
-        record = json.loads(decode(line))
+        return json.loads(decode(line.removeprefix(_BYTE_ORDER_MARK)))
     except ValueError as error:
         raise BadValueError(NOT_JSON, f"{getattr(error, 'msg', error)}. One object a line is read.") from None
     except RecursionError:
         raise BadValueError(NOT_JSON, "nested too deep. One object a line is read.") from None
-    if not isinstance(record, dict):
-        raise BadValueError(NOT_OBJECT, f"the line is {type(record).__name__}.")
-    if column not in record:
-        raise missing_column(column, record)
-    return check_text(record[column], column)
 
 
 def _read_lines(path: str) -> Iterator[bytes]:
