@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 from transformers import (
@@ -24,6 +26,11 @@ from ultralong_hf.parallel.requirements import (
 )
 
 LLAMA = LlamaConfig(num_attention_heads=32, num_key_value_heads=8)
+PARENT = """
+import subprocess, sys
+child = "from ultralong_hf.parallel.requirements import read_launch; print(read_launch({}).cp_size)"
+subprocess.run([sys.executable, "-c", child], check=True)
+"""
 IN_FORCE = {"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}
 
 
@@ -81,6 +88,16 @@ def test_sizes_that_accelerate_drops_without_a_word_are_found_in_the_launchers_w
     assert launch_faults(read_launch(IN_FORCE | {"PARALLELISM_CONFIG_CP_SIZE": "8"}, words)) == []
 
 
+def test_the_words_of_the_launcher_are_those_of_the_parent_process():
+    found = subprocess.run(
+        [sys.executable, "-c", PARENT, "--parallelism_config_cp_size", "8"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "8"
+
+
 def test_sizes_in_the_environment_need_the_switch_beside_them():
     dropped = read_launch({"PARALLELISM_CONFIG_SP_SIZE": "4"})
     assert [fault.split(",")[0] for fault in launch_faults(dropped)] == [
@@ -127,6 +144,16 @@ def test_the_stage_of_a_deepspeed_config_file_counts(tmp_path):
     assert read_launch({"ACCELERATE_USE_DEEPSPEED": "true"}).zero_stage == 2, "accelerate's default"
 
 
+@pytest.mark.parametrize("as_file", [False, True])
+def test_the_stage_of_the_recipes_own_deepspeed_config_counts(as_file, tmp_path):
+    config = {"zero_optimization": {"stage": 2}}
+    if as_file:
+        (tmp_path / "ds.json").write_text(json.dumps(config))
+    settings = {"deepspeed": str(tmp_path / "ds.json") if as_file else config}
+    (fault,) = faults_of(settings=settings, backend="deepspeed")
+    assert fault.startswith("backend deepspeed at ZeRO stage 2 makes gradients 8 times too large")
+
+
 def test_deepspeed_and_its_backend_go_together_only():
     stage_3 = Launch(deepspeed=True, zero_stage=3)
     require(LLAMA, length=4096, world_size=8, size=8, launch=stage_3, backend="deepspeed")
@@ -148,7 +175,7 @@ def test_fsdp_version_1_is_refused():
 
 
 def test_a_ring_on_cpus_is_refused_and_ulysses_is_not():
-    cpu = read_launch({}, cpu=True)
+    cpu = read_launch({}, [], cpu=True)
     assert faults_of(launch=cpu, backend="ring") == (
         "backend ring needs GPUs: torch has no ring around its attention for CPUs. Set parallel.backend to "
         "ulysses, or parallel.size to 1.",

@@ -7,8 +7,9 @@ them together.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ class Launch:
     sp_size: int = 1
     deepspeed: bool = False
     zero_stage: int | None = None
-    """None: not DeepSpeed, or in a file that names none."""
+    """None: not DeepSpeed, or not a number."""
     fsdp_version: int | None = None
-    """None: not FSDP."""
+    """None: not FSDP, or the script says it."""
     cpu: bool = False
     """accelerate's distributed type is MULTI_CPU."""
 
@@ -64,6 +65,8 @@ def require(
     `wish`: the other arguments of `choose_sizes`.
     """
     launch, settings = launch or Launch(), settings or {}
+    if settings.get("deepspeed"):
+        launch = replace(launch, deepspeed=True, zero_stage=_stage_of(settings["deepspeed"]))
     faults = launch_faults(launch)
     try:
         sizes = choose_sizes(model_shape(config), length=length, world_size=world_size, **wish)
@@ -83,26 +86,30 @@ def require(
     return sizes
 
 
-def read_launch(environment: Mapping[str, str], launcher: Sequence[str] = (), *, cpu: bool = False) -> Launch:
+def read_launch(
+    environment: Mapping[str, str], launcher: Sequence[str] | None = None, *, cpu: bool = False
+) -> Launch:
     """What the environment of a process, and the words of the launcher that started it, say.
 
-    `accelerate launch` hands its `--parallelism_config_*` on only with `--use_parallelism_config`
-    (accelerate 1.15, utils/launch.py), so that without it they stand in the launcher's words alone.
+    `launcher`: none: the command line of the process that started this one. `accelerate launch` hands its
+    `--parallelism_config_*` on only with `--use_parallelism_config` (accelerate 1.15, utils/launch.py), so
+    that without it they stand in the launcher's words alone.
     """
     sizes = {name: _integer(environment.get(f"{_PREFIX}{name.upper()}")) for name in ("cp_size", "sp_size")}
     in_force = environment.get(_USE, "false").lower() == "true"
     if not in_force:
+        launcher = _words_of_launcher() if launcher is None else launcher
         for name in sizes:
             sizes[name] = max(sizes[name], _integer(_option(launcher, f"--parallelism_config_{name}")))
     deepspeed = environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    fsdp = environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    version = environment.get("FSDP_VERSION") if environment.get("ACCELERATE_USE_FSDP") == "true" else None
     return Launch(
         parallelism_in_force=in_force,
         cp_size=sizes["cp_size"],
         sp_size=sizes["sp_size"],
         deepspeed=deepspeed,
         zero_stage=_zero_stage(environment) if deepspeed else None,
-        fsdp_version=_integer(environment.get("FSDP_VERSION")) if fsdp else None,
+        fsdp_version=None if version is None else _integer(version),
         cpu=cpu,
     )
 
@@ -240,8 +247,26 @@ def _zero_stage(environment: Mapping[str, str]) -> int | None:
     path = environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
     if path == "none":
         return _integer(environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE"), 2)
-    stage = json.loads(Path(path).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0)
+    return _stage_of(path)
+
+
+def _stage_of(deepspeed: str | Mapping[str, Any]) -> int | None:
+    """The ZeRO stage of a DeepSpeed config, or of a file that holds one; DeepSpeed's default is 0."""
+    if isinstance(deepspeed, str):
+        deepspeed = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
+    assert isinstance(deepspeed, Mapping)
+    stage = deepspeed.get("zero_optimization", {}).get("stage", 0)
     return stage if isinstance(stage, int) else None
+
+
+def _words_of_launcher() -> list[str]:
+    """accelerate and torchrun start the processes of a node from their own."""
+    import psutil
+
+    try:
+        return psutil.Process(os.getppid()).cmdline()
+    except psutil.Error:  # gone, or another user's
+        return []
 
 
 def _option(words: Sequence[str], name: str) -> str | None:

@@ -12,21 +12,24 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, cast, get_type_hints
 
+import trl
 from accelerate import PartialState
-from trl import SFTConfig, TrlParser
+from transformers import Trainer
+from trl import TrlParser
 
 from ultralong_hf.errors import InputError, RecipeError, UltraLongError
+from ultralong_hf.parallel.preflight import check_parallel
 from ultralong_hf.recipes import PRESETS, Recipe, load_recipe
 from ultralong_hf.recipes.checking import Faults, convert, nearest
 from ultralong_hf.recipes.located_yaml import parse_value
-from ultralong_hf.recipes.schema import SECTIONS
+from ultralong_hf.recipes.schema import SECTIONS, TRL_SECTIONS
 
 
 def parse_recipe(stage: str, arguments: Sequence[str] | None = None) -> tuple[Recipe, argparse.Namespace]:
     """The recipe of `--recipe`, with the overrides of `arguments` (none: those of the process), and the rest.
 
-    The rest is `model`, a folder or id to start from in place of the recipe's, or None. Raises RecipeError
-    for what is no key, naming the nearest one, and for bad values.
+    The rest is `model`, a folder or id to start from in place of the recipe's, or None, and `check_parallel`.
+    Raises RecipeError for what is no key, naming the nearest one, and for bad values.
     """
     parser = _parser(stage)
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -36,7 +39,9 @@ def parse_recipe(stage: str, arguments: Sequence[str] | None = None) -> tuple[Re
     if not faults:  # else they are most likely the values of the unknown options
         faults = [f"{word} belongs to no option." for word in unknown]
     values = vars(given)
-    options = argparse.Namespace(model=values.pop("model", None))
+    options = argparse.Namespace(
+        model=values.pop("model", None), check_parallel=values.pop("check_parallel", False)
+    )
     name = values.pop("recipe", None)
     if name is None:
         faults.append(f"--recipe is missing: a YAML file, or one of {', '.join(PRESETS)}.")
@@ -44,6 +49,14 @@ def parse_recipe(stage: str, arguments: Sequence[str] | None = None) -> tuple[Re
         raise RecipeError(*faults)
     own = {f"{stage}.{key}": value for key, value in values.items()}
     return load_recipe(name, {**own, **sections}), options
+
+
+def check_set_up(make_trainer: Callable[..., Trainer], recipe: Recipe, options: argparse.Namespace) -> None:
+    """What `--check-parallel` does in place of training; see `check_parallel`. Prints the comparison."""
+    trainer = make_trainer(recipe, model=options.model)
+    result = check_parallel(trainer)
+    if trainer.accelerator.process_index == 0:
+        print("\n".join([*result.lines(), "The set-up is right."]))
 
 
 def run(main: Callable[[], None]) -> int:
@@ -73,11 +86,11 @@ class _Parser(TrlParser):
 
 def _parser(stage: str) -> _Parser:
     parser = _Parser(
-        [cast(Any, SFTConfig)],
+        [cast(Any, getattr(trl, TRL_SECTIONS[stage]))],
         usage="accelerate launch %(prog)s --recipe NAME_OR_FILE [--KEY VALUE ...] [--SECTION.KEY VALUE ...]",
         description=(
-            f"The stage {stage} of a recipe. The options below are the keys of trl.SFTConfig; those of the "
-            f"sections {', '.join(SECTIONS)} are written with the section."
+            f"The stage {stage} of a recipe. The options below are the keys of trl.{TRL_SECTIONS[stage]}; "
+            f"those of the sections {', '.join(SECTIONS)} are written with the section."
         ),
         epilog="example: accelerate launch %(prog)s --recipe lab --learning_rate 1e-4 --rope.method yarn",
         allow_abbrev=False,
@@ -87,6 +100,12 @@ def _parser(stage: str) -> _Parser:
             action.default = argparse.SUPPRESS
     ours = parser.add_argument_group("recipe")
     ours.add_argument("--recipe", metavar="NAME_OR_FILE", help=f"a YAML file, or one of {', '.join(PRESETS)}")
+    ours.add_argument(
+        "--check-parallel",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="train nothing: compare one short step of this launch with one process; stop where they differ",
+    )
     ours.add_argument("--model", metavar="PATH", help="a model folder or id to start from, not the recipe's")
     return parser
 
@@ -129,4 +148,5 @@ def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
 def _options(parser: argparse.ArgumentParser) -> Iterable[str]:
     """All options but the second spellings of HfArgumentParser (--learning-rate)."""
     options = [option for action in parser._actions for option in action.option_strings]
-    return [option for option in options if "-" not in option[2:]]
+    second = {option.replace("_", "-") for option in options if "_" in option}
+    return [option for option in options if option not in second]
