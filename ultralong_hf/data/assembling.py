@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from ultralong_hf.errors import DocumentError, StoreError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
 
 BAD_RECORDS, REMOVED = "bad_records.jsonl", "removed.jsonl"
 
@@ -66,6 +69,15 @@ class Plan:
     composition: dict[str, Any]
     decisions: Decisions | None
     notices: list[str]
+
+    @property
+    def sha256(self) -> str:
+        """Of all that decides the rows."""
+        digest = hashlib.sha256(self.index.digest.tobytes())
+        uses, layout = self.layout.uses, self.layout
+        for array in (uses.document, uses.start, uses.length, layout.row_starts):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
 
 def plan_rows(
@@ -130,6 +142,8 @@ def assemble(
         )
     empty = sum(source["empty"] for source in tokenized.records.report())
     plan = plan_rows(index, writer.settings, filters, empty_records=empty)
+    for notice in plan.notices:
+        _log.warning("%s", notice)
     if plan.layout.rows == 0:
         writer.clean()
         raise _no_row(plan.account, writer.settings.target_length)
@@ -151,6 +165,7 @@ def assemble(
 def _write_shards(writer: StoreWriter, plan: Plan) -> None:
     settings = writer.settings
     size, rows = settings.rows_per_shard, plan.layout.rows
+    writer.begin_rows(plan.sha256)
     damaged = writer.damaged_shards()
     done = min(len(writer.shards) * size, rows) * settings.target_length
     with phase("packing", total=rows * settings.target_length, done=done) as progress:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BATCH_CHARACTERS = 8 << 20
 BATCH_DOCUMENTS = 1 << 13
-_AHEAD = 2  # batches that wait before the tokenizer, and behind it
+_AHEAD = 1  # batches that wait before the tokenizer, and as many behind it
 
 Annotate = Callable[[list[str], np.ndarray, np.ndarray], dict[str, np.ndarray]]
 """Texts, their tokens and lengths -> columns of the index."""

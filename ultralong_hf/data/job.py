@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ultralong_hf.data.bad_records import RecordPolicy
+from ultralong_hf.data.choice import choose_documents
 from ultralong_hf.data.documents import Source, open_sources
 from ultralong_hf.data.filters import Filters, parse_filters
-from ultralong_hf.data.mixture import Mixture, mixture_settings, parse_mixture
+from ultralong_hf.data.mixture import CutMixture, Mixture, mixture_settings, parse_mixture
 from ultralong_hf.data.separators import ResolvedSeparator, Separator, parse_separator, resolve_separator
 from ultralong_hf.data.settings import Settings
 from ultralong_hf.data.sketches import sketch_tokens
+from ultralong_hf.data.source_shares import resolve_shares
+from ultralong_hf.data.tables import DocumentTable
 from ultralong_hf.data.tokenization import PlainTextEncoder, load_tokenizer, tokenizer_digest
 from ultralong_hf.errors import DocumentError
 from ultralong_hf.lengths import parse_budget, parse_length
@@ -106,11 +109,37 @@ def open_job(
         mixture=mixture_settings(parse_mixture(mixture)),
         min_document_length=min_document_length,
         token_budget=None if token_budget is None else parse_budget(token_budget),
-        epochs=epochs,
+        epochs=float(epochs),
         order=order,
         keep_tail=keep_tail,
         seed=seed,
         rows_per_shard=rows_per_shard or max(1, SHARD_BYTES // (length * dtype.itemsize)),
     )
+    _check_plan(settings)
     policy = RecordPolicy(on_error, max_bad_share)  # type: ignore[arg-type]
     return Job(settings, opened, resolved, filtering, policy, engine, workers)
+
+
+def _check_plan(settings: Settings) -> None:
+    """Raises DocumentError for what the plan of the rows would refuse, before hours of tokenizing."""
+    sources = len(settings.sources)
+    table = DocumentTable(
+        source=np.empty(0, np.int32),
+        length=np.empty(0, np.int64),
+        characters=np.empty(0, np.int64),
+        removed=np.empty(0, np.uint8),
+        labels=tuple(settings.labels),
+        shares=tuple(settings.shares),
+    )
+    mixture = parse_mixture(settings.mixture)
+    choose_documents(
+        table,
+        mixture,
+        min_length=settings.min_document_length,
+        token_budget=settings.token_budget,
+        epochs=settings.epochs,
+        seed=settings.seed,
+    )
+    shares = None if mixture is None or isinstance(mixture, CutMixture) else mixture.shares
+    if shares is not None or any(share is not None for share in settings.shares):
+        resolve_shares(shares, settings.labels, settings.shares, np.ones(sources))

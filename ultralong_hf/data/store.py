@@ -88,6 +88,7 @@ class StoreWriter:
         """The manifest of a finished store or part."""
         self.distrusted: str | None = None
         """Why this store goes on with the tokenizer's own library, once an engine's ids were wrong."""
+        self._plan: str | None = None
         self._lock = FileLock(folder / LOCK, timeout=0)
 
     @property
@@ -123,6 +124,12 @@ class StoreWriter:
         """Remembers, for later runs too, that the tokenizer's own library is to be used."""
         self.distrusted = reason
         self._save_progress()
+
+    def begin_rows(self, plan_sha256: str) -> None:
+        """Says by which plan the rows are made. Shards that were made by another one are forgotten."""
+        if self.finished is None and self._plan != plan_sha256:
+            self.shards, self._plan = [], plan_sha256
+            self._save_progress()
 
     def write_shard(self, number: int, rows: Iterable[PackedRows], names: pa.Array) -> None:
         """Writes the next shard, which has this number. `names`: of all documents."""
@@ -203,7 +210,7 @@ class StoreWriter:
                 self._save_progress()  # nothing was done yet, so other settings are no loss
                 return
             self._check_same(saved)
-            self.distrusted = saved["distrusted"]
+            self.distrusted, self._plan = saved["distrusted"], saved["plan_sha256"]
         else:
             refuse_foreign(self.folder)
             self._save_progress()
@@ -240,6 +247,7 @@ class StoreWriter:
         progress = {
             **self._header(),
             "distrusted": self.distrusted,
+            "plan_sha256": self._plan,
             "shards": [vars(shard) for shard in self.shards],
         }
         write_json(self.folder / PROGRESS, progress)
