@@ -67,21 +67,21 @@ def choose_documents(
     state[table.length < max(min_length, 1)] = _TOO_SHORT
     state[table.removed > 0] = _REMOVED
     state[table.length == 0] = _EMPTY
-    plan = _Plan(table, state, token_budget, epochs, max(min_length, 1), seed)
+    choosing = _Choosing(table, state, token_budget, epochs, max(min_length, 1), seed)
     if isinstance(mixture, FuMixture):
-        plan.take_like_fu(mixture)
+        choosing.take_like_fu(mixture)
     elif _is_bound_by_shares(table, mixture):
-        plan.take_by_shares(mixture)
+        choosing.take_by_shares(mixture)
     else:
-        plan.take_by_weights(mixture)
-    uses = plan.uses()
-    return Choice(
-        _cut(uses, mixture.length) if isinstance(mixture, CutMixture) else uses, plan.drops(), plan.notices
-    )
+        choosing.take_by_weights(mixture)
+    uses = choosing.uses()
+    if isinstance(mixture, CutMixture):
+        uses = _cut(uses, mixture.length)
+    return Choice(uses, choosing.drops(), choosing.notices)
 
 
 @dataclass
-class _Plan:
+class _Choosing:
     """The choice as it is made."""
 
     table: DocumentTable
@@ -106,10 +106,10 @@ class _Plan:
         """By the weights alone, or in the order of their levels up to the budget."""
         usable, lengths, weights, uniforms = self._weigh(mixture)
         copies = take_to_level(self.epochs, weights, uniforms)
-        available = int(copies @ lengths)
         self.copies[usable] = copies
-        if self._is_binding(available) and self.token_budget is not None:
-            self._fill(usable, self.token_budget, lengths, weights, uniforms)
+        available = int(copies @ lengths)
+        if self._within_budget(available) < available:
+            self._fill(usable, self._within_budget(available), lengths, weights, uniforms)
 
     def take_by_shares(self, mixture: Mixture | None) -> None:
         """Each source up to its share of the tokens."""
@@ -117,9 +117,7 @@ class _Plan:
         source = self.table.source[usable]
         weighted = self._by_source(source, weights * lengths)
         shares = self._shares(mixture, self.table.length, weighted)
-        total = round(self.epochs * weighted.sum())
-        if self._is_binding(total) and self.token_budget is not None:
-            total = self.token_budget
+        total = self._within_budget(round(self.epochs * weighted.sum()))
         for index, tokens in enumerate(_apportion(total, shares)):
             if tokens:
                 own = np.flatnonzero(source == index)
@@ -137,10 +135,17 @@ class _Plan:
         source = self.table.source[kept]
         available = self._by_source(source, estimates[kept])
         shares = self._shares(mixture, estimates, available)
-        total = float(np.min(available[shares > 0] / shares[shares > 0], initial=np.inf))
+        if not shares.any():
+            return
+        fillable = np.divide(available, shares, out=np.full(len(shares), np.inf), where=shares > 0)
+        total = float(fillable.min())
         if self.token_budget is not None:
-            self._is_binding(int(total)) if np.isfinite(total) else None
-            total = self.token_budget
+            self.bound, total = _BUDGET, self.token_budget
+            self.notices += [
+                f"token_budget is {self.token_budget:,}, of which source {self.table.labels[index]} has a "
+                f"share of {shares[index]:.1%}, but it gives about {available[index]:,.0f} tokens."
+                for index in np.flatnonzero(fillable < total)
+            ]
         for index, budget in enumerate(shares * total):
             own = kept[source == index]
             before = np.cumsum(estimates[own]) - estimates[own]
@@ -182,18 +187,18 @@ class _Plan:
         self.state[usable[take_to_level(self.epochs, weights, uniforms) == 0]] = _MIXTURE
         return usable, lengths, weights, uniforms
 
-    def _is_binding(self, available: int) -> bool:
-        """Whether the budget leaves something out; a notice if it cannot be met."""
+    def _within_budget(self, available: int) -> int:
+        """Tokens to take of those that the documents give; a notice if the budget is above them."""
         if self.token_budget is None or self.token_budget == available:
-            return False
+            return available
         if self.token_budget > available:
             self.notices.append(
-                f"token_budget is {self.token_budget:,}, but the documents give {available:,} tokens "
-                f"in {self.epochs:g} epochs. Give more documents or more epochs."
+                f"token_budget is {self.token_budget:,}, but the documents give {available:,} tokens in "
+                f"{self.epochs:g} epochs: give more documents or more epochs."
             )
-            return False
+            return available
         self.bound = _BUDGET
-        return True
+        return self.token_budget
 
     def _fill(
         self, indices: np.ndarray, tokens: int, lengths: np.ndarray, weights: np.ndarray, uniforms: np.ndarray
@@ -249,9 +254,10 @@ def _has_shares(table: DocumentTable) -> bool:
 
 
 def _is_bound_by_shares(table: DocumentTable, mixture: Mixture | None) -> bool:
-    if len(table.labels) < 2 or len(table) == 0:
-        return False
-    return _has_shares(table) or (isinstance(mixture, LengthMixture) and mixture.kind == "per_source")
+    if isinstance(mixture, LengthMixture) and mixture.shares is not None:
+        return True
+    keeps_shares = isinstance(mixture, LengthMixture) and mixture.kind == "per_source"
+    return len(table.labels) > 1 and (keeps_shares or _has_shares(table))
 
 
 def _apportion(total: int, shares: np.ndarray) -> list[int]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ultralong_hf.data.tables import Uses
+from ultralong_hf.data.tables import Uses, repeated_uses
 
 SEGMENT = np.dtype(
     [
@@ -126,11 +126,9 @@ class Layout:
 
     def repeats_within_rows(self) -> np.ndarray:
         """int64: uses that share a row with another, earlier use of the same tokens."""
-        candidates = repeated_uses(self.uses)
-        first, last = (rows[candidates] for rows in self.rows_of_uses())
-        is_same = self.uses.document[candidates][1:] == self.uses.document[candidates][:-1]
-        is_same &= self.uses.start[candidates][1:] == self.uses.start[candidates][:-1]
-        return candidates[1:][is_same & (first[1:] <= last[:-1])]
+        repeated, group = repeated_uses(self.uses)
+        first, last = (rows[repeated] for rows in self.rows_of_uses())
+        return repeated[1:][(group[1:] == group[:-1]) & (first[1:] <= last[:-1])]
 
     def totals(self) -> Totals:
         of_uses = int(self.uses.length.sum())
@@ -170,15 +168,6 @@ def lay_out_rows(uses: Uses, *, target_length: int, separator_length: int, keep_
     else:
         row_starts = _starts_without_tails(starts, int(ends[-1]), target_length)
     return Layout(uses, target_length, separator_length, starts, ends, row_starts)
-
-
-def repeated_uses(uses: Uses) -> np.ndarray:
-    """int64: indices of uses of tokens that are used more than once, those of the same tokens together."""
-    is_repeated = np.zeros(int(uses.document.max(initial=-1)) + 1, dtype=bool)
-    is_repeated[uses.document[uses.copy > 0]] = True
-    candidates = np.flatnonzero(is_repeated[uses.document])
-    # lexsort is stable: in the order of the uses within the same tokens
-    return candidates[np.lexsort((uses.start[candidates], uses.document[candidates]))]
 
 
 def _starts_without_tails(starts: np.ndarray, end: int, target_length: int) -> np.ndarray:

@@ -52,6 +52,25 @@ class Uses:
         return Uses(*(getattr(self, field.name)[indices] for field in fields(self)))
 
 
+def repeated_uses(uses: Uses) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of uses of tokens that are used more than once, and of each which tokens, 0, 1, ...; int64.
+
+    Uses of the same tokens are together, in the order in which they lie.
+    """
+    is_repeated = np.zeros(int(uses.document.max(initial=-1)) + 1, dtype=bool)
+    is_repeated[uses.document[uses.copy > 0]] = True
+    found = np.flatnonzero(is_repeated[uses.document])
+    found = found[np.lexsort((uses.start[found], uses.document[found]))]
+    document, start = uses.document[found], uses.start[found]
+    is_new = (document[1:] != document[:-1]) | (start[1:] != start[:-1])
+    return found, np.concatenate([np.zeros(min(len(found), 1), dtype=np.int64), np.cumsum(is_new)])
+
+
+def own_numbers(seed: int, purpose: str, uses: Uses) -> np.ndarray:
+    """float64 in [0, 1): the same for all uses of the same tokens, and dependent on nothing else."""
+    return uniform(seed, purpose, random_bits(seed, "piece", uses.document) + uses.start.astype(np.uint64))
+
+
 def uniform(seed: int, purpose: str, indices: np.ndarray) -> np.ndarray:
     """float64 in [0, 1), 53 bits: of each index one number that depends on it, seed and purpose alone."""
     return (random_bits(seed, purpose, indices) >> np.uint64(11)) * 2.0**-53
