@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ultralong_hf.data.store import load_packed
     from ultralong_hf.errors import UltraLongError
     from ultralong_hf.evaluation import evaluate
+    from ultralong_hf.parallel import SequenceParallelPlugin
     from ultralong_hf.recipes import Recipe, load_recipe
     from ultralong_hf.rope import describe_rope, extend_context
     from ultralong_hf.training import cpt_trainer, sft_trainer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOME_OF = {
     "LongContextCollator": "data.collator",
     "Recipe": "recipes",
+    "SequenceParallelPlugin": "parallel",
     "UltraLongError": "errors",
     "cpt_trainer": "training",
     "describe_rope": "rope",
@@ -37,6 +39,7 @@ _HOME_OF = {
 __all__ = [
     "LongContextCollator",
     "Recipe",
+    "SequenceParallelPlugin",
     "UltraLongError",
     "cpt_trainer",
     "describe_rope",

@@ -17,7 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
-from ultralong_hf.errors import ParallelSizeError
+from ultralong_hf.errors import MachineError, ParallelError
 from ultralong_hf.parallel.footprint import ModelShape
 from ultralong_hf.parallel.ulysses import rows_are_split, ulysses_attention
 
@@ -49,7 +49,7 @@ def install_attention(model: PreTrainedModel, inner: str) -> None:
     process: the last one that was installed.
     """
     if inner in WITHOUT_CAUSAL_FLAG:
-        raise ParallelSizeError(
+        raise ParallelError(
             f"{inner} attention is causal by a mask of tokens x tokens, which split rows do not have. Use "
             "sdpa, flash_attention_2 or flash_attention_3."
         )
@@ -95,7 +95,7 @@ def fastest(candidates: Mapping[str, Callable[[], float]]) -> tuple[str, str]:
             lines = str(error).strip().splitlines()
             absent.append(f"{name} does not run here ({lines[0] if lines else type(error).__name__})")
     if not seconds:
-        raise ParallelSizeError(f"no attention runs here: {'; '.join(absent)}.")
+        raise MachineError(f"no attention runs here: {'; '.join(absent)}.")
     best = min(seconds, key=lambda name: seconds[name])
     times = ", ".join(f"{name} {value * 1000:.2f} ms" for name, value in sorted(seconds.items()))
     return best, "; ".join([f"attention: {best}, the fastest of {times}", *absent]) + "."
@@ -111,6 +111,10 @@ def _probe(
 ) -> Callable[[], float]:
     """A function that runs forward and backward, compares both with sdpa's, and gives the seconds."""
 
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     def measure() -> float:
         generator = torch.Generator(device).manual_seed(0)
         heads = [shape.heads // ulysses, *[max(shape.kv_heads // ulysses, 1)] * 2]
@@ -124,11 +128,11 @@ def _probe(
         for ours, theirs in zip(answer, expected, strict=True):
             if (ours - theirs).abs().max() > TOLERANCE * theirs.abs().max():
                 raise ArithmeticError("its numbers differ from those of sdpa")
-        torch.cuda.synchronize(device)
+        wait()
         start = time.perf_counter()
         for _ in range(3):
             _forward_backward(name, tensors)
-        torch.cuda.synchronize(device)
+        wait()
         return (time.perf_counter() - start) / 3
 
     return measure

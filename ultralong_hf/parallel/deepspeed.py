@@ -5,7 +5,7 @@ from __future__ import annotations
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedSequenceParallelConfig, DistributedType, ParallelismConfig
 
-from ultralong_hf.errors import ParallelSizeError
+from ultralong_hf.errors import ParallelError
 
 REASON = (
     "at ZeRO stages 0 to 2 its gradients come out as many times too large as devices share a row "
@@ -22,19 +22,19 @@ def deepspeed_config(size: int, attention: str) -> ParallelismConfig:
 
 
 def check_deepspeed(accelerator: Accelerator, size: int) -> None:
-    """Raises ParallelSizeError unless the accelerator runs ALST over `size` devices at ZeRO stage 3."""
+    """Raises ParallelError unless the accelerator runs ALST over `size` devices at ZeRO stage 3."""
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
-        raise ParallelSizeError(
+        raise ParallelError(
             "backend deepspeed needs a launch with DeepSpeed (accelerate launch --use_deepspeed "
             "--zero_stage 3). Launch so, or use backend ulysses, which needs no DeepSpeed."
         )
     stage = accelerator.state.deepspeed_plugin.zero_stage
     if stage != 3:
-        raise ParallelSizeError(f"backend deepspeed needs ZeRO stage 3, not {stage}: {REASON}.")
+        raise ParallelError(f"backend deepspeed needs ZeRO stage 3, not {stage}: {REASON}.")
     config = accelerator.parallelism_config
     if config is None or config.sp_size != size:
         told = 1 if config is None else config.sp_size
-        raise ParallelSizeError(
+        raise ParallelError(
             f"accelerate was told sp_size {told}, and the plan says {size}. Give the trainer's arguments "
             "parallelism_config=plugin.parallelism_config()."
         )
