@@ -53,6 +53,17 @@ def test_a_stream_is_read_shard_by_shard(hub):
     ]
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 12])
+def test_shards_are_the_files_in_order_however_many(tmp_path, count):
+    for number in range(count):
+        (tmp_path / f"{number:02d}.jsonl").write_text(f'{{"text": "{number}"}}')
+    (source,) = open_sources({"path": "json", "data_files": str(tmp_path / "*.jsonl")})
+    assert source.files == count
+    assert [(d.file, d.text) for d in read([source])] == [(n, f"{n}") for n in range(count)]
+    parts = [read([source], part=Part(i, 2)) for i in range(2)]
+    assert sorted(d.file for part in parts for d in part) == list(range(count))
+
+
 def test_a_downloaded_dataset_gives_the_same_documents_as_one_file(hub):
     (source,) = open_sources({"path": "owner/corpus", "streaming": False})
     assert source.files == 1
