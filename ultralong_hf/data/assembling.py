@@ -14,6 +14,7 @@ import numpy as np
 
 from ultralong_hf.data.accounting import Account, open_account
 from ultralong_hf.data.bad_records import RecordPolicy
+from ultralong_hf.data.cache_index import CacheIndex, read_index
 from ultralong_hf.data.choice import choose_documents
 from ultralong_hf.data.composition import composition
 from ultralong_hf.data.filters import Decisions, Filters
@@ -26,7 +27,6 @@ from ultralong_hf.data.progress import phase
 from ultralong_hf.data.settings import Settings
 from ultralong_hf.data.store import StoreWriter
 from ultralong_hf.data.tables import DocumentTable
-from ultralong_hf.data.token_cache import CacheIndex, read_index
 from ultralong_hf.errors import DocumentError, StoreError
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from ultralong_hf.data.bad_records import RecordPolicy
+from ultralong_hf.data.cache_index import read_index
 from ultralong_hf.data.documents import Source, read_documents
 from ultralong_hf.data.records import Document, Part
-from ultralong_hf.data.token_cache import EncodedDocuments, TokenCache, read_index
+from ultralong_hf.data.token_cache import EncodedDocuments, TokenCache
 from ultralong_hf.errors import StoreError
 
 if TYPE_CHECKING:
@@ -144,11 +145,13 @@ def _encoded(
 def _described(
     batch: TextBatch, tokens: np.ndarray, lengths: np.ndarray, annotate: Annotate
 ) -> EncodedDocuments:
+    import pyarrow as pa
+
     texts = batch.texts
     count = len(texts)
     return EncodedDocuments(
         keys=batch.keys,
-        names=batch.names,
+        names=pa.array(batch.names, pa.large_string()),
         tokens=tokens,
         lengths=lengths,
         characters=np.fromiter(map(len, texts), np.int64, count),

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ultralong_hf.data.cache_index import TokenReader
 from ultralong_hf.data.layout import SEGMENT
-from ultralong_hf.data.token_cache import TokenReader
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ultralong_hf.data.cache_index import CacheIndex
     from ultralong_hf.data.layout import Layout
-    from ultralong_hf.data.token_cache import CacheIndex
 
 BLOCK_TOKENS = 1 << 20
 """Rows are made so many tokens at a time, or one at a time if that is longer."""

@@ -20,7 +20,8 @@ class Tokens(NamedTuple):
     """Marks a length: an int, or a text such as 128K or 1M (K = 1,024)."""
 
 
-class Budget(NamedTuple):
+@dataclass(frozen=True)
+class Budget:
     """Marks a number of tokens as papers count: an int, or a text such as 500M or 1B (by thousands)."""
 
 
@@ -61,6 +62,10 @@ class DocumentSource(Source):
     """Of files whose suffix does not tell."""
     streaming: bool | None = None
     """False: a Hub dataset is downloaded whole before it is read."""
+    label: str | None = None
+    """What reports, and shares of the mixture, call this source; none: the name of its path."""
+    where: dict[str, Any] | None = None
+    """Only records with these values are of this source: {meta.set: books}."""
     share: Annotated[float, Between(0)] | None = None
     """Of the tokens of the store, beside those of the other sources; none: as they come."""
 
