@@ -21,6 +21,7 @@ from ultralong_hf.parallel.groups import SequenceGroup, hybrid_group, ring_group
 from ultralong_hf.parallel.requirements import Launch, read_launch, require, settings_faults
 from ultralong_hf.parallel.ring import Rotation, set_rotation
 from ultralong_hf.parallel.sizes import Sizes
+from ultralong_hf.parallel.timeouts import limit_waits
 from ultralong_hf.parallel.wiring import check_upstream, install_mesh, split_batches
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,8 @@ class SequenceParallelPlugin:
         """Makes the trainer split its rows, and returns it. To be called before `train()` or `evaluate()`.
 
         Without a plan, one is made for the trainer's model, and `size` must be a number: how long rows are is
-        not known then. The reasons of the plan are printed, once.
+        not known then. The reasons of the plan are printed, once. No exchange waits longer than the trainer's
+        `ddp_timeout` from then on.
         """
         plan = self.plan or self._plan_for(trainer)
         reasons = list(plan.reasons)
@@ -166,6 +168,7 @@ class SequenceParallelPlugin:
         if trainer.accelerator.num_processes > 1:
             for reason in reasons:
                 trainer.accelerator.print(f"parallel: {reason}")
+        limit_waits(trainer.args.ddp_timeout_delta)
         return trainer
 
     def _split(self, trainer: Trainer, plan: Plan) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, cast, get_type_hints
 
 import trl
 from accelerate import PartialState
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from transformers import Trainer
 from trl import TrlParser
 
@@ -62,19 +63,30 @@ def check_set_up(make_trainer: Callable[..., Trainer], recipe: Recipe, options: 
 def run(main: Callable[[], None]) -> int:
     """Runs a script's `main`; errors of ours are lines on stderr. Exit status: 0, 2 for bad input, else 1.
 
+    What ends this process is also left for the launcher, which shows it as the cause when it ends the others.
     The process group is destroyed at the end: a process that leaves without may abort, or hang the others.
     """
     try:
         main()
         return 0
     except UltraLongError as error:
-        if os.environ.get("RANK", "0") == "0":  # every process meets the same error
+        _tell_launcher(error)
+        if os.environ.get("RANK", "0") == "0":  # every process meets the same error, as a rule
             for fault in error.faults:
                 print(f"error: {fault}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except Exception as error:
+        _tell_launcher(error)
+        raise
     finally:
         if PartialState._shared_state:
             PartialState().destroy_process_group()
+
+
+def _tell_launcher(error: Exception) -> None:
+    """torchrun, which accelerate launches with, reads a file of each process for its summary."""
+    if os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        get_error_handler().record_exception(error)
 
 
 class _Parser(TrlParser):
