@@ -8,10 +8,8 @@ from tiny_tokenizers import byte_tokenizer, ids_of, merging_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ultralong_hf.data.documents import Document
 from ultralong_hf.data.tokenization import (
     PlainTextEncoder,
-    encode_in_order,
     load_tokenizer,
     tokenizer_digest,
 )
@@ -78,15 +76,6 @@ def test_one_endless_word_gives_the_ids_of_the_whole(text):
     encoder = PlainTextEncoder(merging_tokenizer(["aaa ab abab    ", "aaaaaaa"], vocabulary=262))
     whole = encoder._backend.encode(text, add_special_tokens=False).ids
     assert encoder._encode_windows(text, 4001, 1000).tolist() == whole
-
-
-@pytest.mark.parametrize("workers", [None, 1, 3])
-def test_documents_come_in_order_whatever_the_number_of_workers(workers):
-    encoder = PlainTextEncoder(byte_tokenizer())
-    documents = [Document("x" * (length % 7), str(length)) for length in range(3000)]
-    encoded = list(encode_in_order(documents, encoder, workers=workers))
-    assert [document.name for document, _ in encoded] == [str(n) for n in range(3000)]
-    assert [len(ids) for _, ids in encoded] == [n % 7 for n in range(3000)]
 
 
 def test_ids_take_two_bytes_where_they_fit():

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from ultralong_hf.data.engine_checks import IdChecker, probe_texts
+from ultralong_hf.data.new_marks import may_hold_new_marks
 from ultralong_hf.data.tokenization import WINDOW_CHARACTERS, PlainTextEncoder, tokenizer_json
 from ultralong_hf.errors import EngineMismatch, InputError, MachineError
 
@@ -109,12 +110,10 @@ class TokenizersEngine(Engine):
         ]
 
     def _encode_span(self, texts: list[str]) -> EncodedBatch:
-        ids = [self._encoder.encode(text) for text in texts]
-        return EncodedBatch(np.concatenate(ids), np.array([len(part) for part in ids], dtype=np.int64))
+        return _joined([self._encoder.encode(text) for text in texts])
 
     def _encode_long(self, text: str) -> EncodedBatch:
-        ids = self._encoder.encode(text, run=self._map_ahead)
-        return EncodedBatch(ids, np.array([len(ids)], dtype=np.int64))
+        return _joined([self._encoder.encode(text, run=self._map_ahead)])
 
     def _map_ahead(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """As `map`, on the pool's threads, at most two items a thread ahead."""
@@ -139,7 +138,7 @@ class GigatokenEngine(Engine):
             raise MachineError(f"gigatoken cannot be imported ({error}): pip install gigatoken.") from error
         super().__init__(PlainTextEncoder(tokenizer), workers)
         self._checker = IdChecker(self._encoder, engine=f"{self.name} {self.version}", seed=seed)
-        self._json = _without_special_tokens(tokenizer)
+        self._json, self._reorders_marks = _without_special_tokens(tokenizer)
         self._begin()
         self._first_texts = _FIRST_TEXTS
         probes = probe_texts([token.content for token in tokenizer.added_tokens_decoder.values()], seed)
@@ -161,6 +160,18 @@ class GigatokenEngine(Engine):
         return part
 
     def _encode_span(self, texts: list[str]) -> EncodedBatch:
+        own = [index for index, text in enumerate(texts) if self._reorders_marks and may_hold_new_marks(text)]
+        if not own:
+            return self._encode_exactly(texts)
+        left_out = [*texts]
+        for index in own:
+            left_out[index] = ""
+        ids = [ids for _, ids in _pairs(left_out, self._encode_exactly(left_out))]
+        for index in own:
+            ids[index] = self._encoder.encode(texts[index])
+        return _joined(ids)
+
+    def _encode_exactly(self, texts: list[str]) -> EncodedBatch:
         try:
             ragged = self._tokenizer.encode_batch(texts, parallel=False).layout
         except (KeyboardInterrupt, SystemExit, MemoryError):
@@ -227,11 +238,18 @@ def open_engine(
     return chosen
 
 
-def _without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> str:
-    """tokenizer.json by which gigatoken spells special tokens out, as PlainTextEncoder does."""
+def _without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, bool]:
+    """tokenizer.json by which gigatoken spells special tokens out, as PlainTextEncoder does.
+
+    And whether its normalizer brings marks into their canonical order (NFC and its like).
+    """
     state = json.loads(tokenizer_json(tokenizer))
     state["added_tokens"] = [token for token in state["added_tokens"] if not token["special"]]
-    return json.dumps(state)
+    return json.dumps(state), '"NF' in json.dumps(state["normalizer"])
+
+
+def _joined(ids: list[np.ndarray]) -> EncodedBatch:
+    return EncodedBatch(np.concatenate(ids), np.array([len(part) for part in ids], dtype=np.int64))
 
 
 def _spans(texts: list[str], least: int) -> Iterator[list[str]]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +20,6 @@ from ultralong_hf.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ultralong_hf.data.documents import Document
 
 # A document is tokenized in windows of this many characters: `tokenizers` needs 120 bytes a character and
 # slows down with length (50 MB at once: 6 GB and 44 s).
@@ -32,9 +29,6 @@ _AGREEING_TOKENS = 64
 
 Run = Callable[[Callable[[int], "tuple[np.ndarray, np.ndarray]"], Iterable[int]], "Iterable[Any]"]
 """As `map`: the function of each item, in order."""
-
-_READ_AHEAD_CHARACTERS = 8 << 20
-_READ_AHEAD_DOCUMENTS = 1024
 
 
 def load_tokenizer(tokenizer: PreTrainedTokenizerBase | str | os.PathLike[str]) -> PreTrainedTokenizerBase:
@@ -128,34 +122,6 @@ class PlainTextEncoder:
         encoding = self._backend.encode_batch([text[start : start + window]], add_special_tokens=False)[0]
         places = np.fromiter((begin for begin, _ in encoding.offsets), dtype=np.int64, count=len(encoding))
         return self._ids(encoding.ids), places + start
-
-
-def encode_in_order(
-    documents: Iterable[Document], encoder: PlainTextEncoder, *, workers: int | None
-) -> Iterator[tuple[Document, np.ndarray]]:
-    """Each document with its ids, in order, tokenized ahead by `workers` threads (none: one a core).
-
-    Reads ahead at most 1,024 documents or 8 M characters, or one document if that is longer.
-    """
-    threads = workers or os.cpu_count() or 1
-    waiting: deque[tuple[Document, Future[np.ndarray]]] = deque()
-    characters = 0
-    with ThreadPoolExecutor(threads, thread_name_prefix="tokenize") as pool:
-        try:
-            for document in documents:
-                waiting.append((document, pool.submit(encoder.encode, document.text)))
-                characters += len(document.text)
-                while waiting and (
-                    characters > _READ_AHEAD_CHARACTERS or len(waiting) > _READ_AHEAD_DOCUMENTS
-                ):
-                    first, future = waiting.popleft()
-                    characters -= len(first.text)
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def tokenizer_json(tokenizer: PreTrainedTokenizerBase) -> str:
