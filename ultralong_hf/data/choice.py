@@ -254,6 +254,8 @@ def _has_shares(table: DocumentTable) -> bool:
 
 
 def _is_bound_by_shares(table: DocumentTable, mixture: Mixture | None) -> bool:
+    if len(table) == 0:
+        return False
     if isinstance(mixture, LengthMixture) and mixture.shares is not None:
         return True
     keeps_shares = isinstance(mixture, LengthMixture) and mixture.kind == "per_source"

@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ultralong_hf.data.tables import uniform
 from ultralong_hf.errors import DocumentError, LengthError
 from ultralong_hf.lengths import parse_length
 
@@ -87,16 +86,6 @@ class LengthMixture:
         weights[lengths < self.short_below] = self.short_keep
         weights[lengths > self.long_above] = self.long_repeat
         return weights
-
-    @property
-    def passes(self) -> int:
-        """How often the corpus is gone through: copies of a document lie a pass apart, not side by side."""
-        return math.ceil(self.long_repeat)
-
-    def copies(self, document: int, length: int, *, seed: int) -> int:
-        """How often the document with this index and length (tokens) is taken."""
-        weight = self.weights(np.array([length]))[0]
-        return max(0, math.ceil(weight - uniform(seed, "mixture", np.array([document]))[0]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -42,14 +42,15 @@ def _parts(tokens: np.ndarray) -> np.ndarray:
 
 
 def _by_label(shares: str | Mapping[str, float], labels: Sequence[str], tokens: np.ndarray) -> list[float]:
-    """The share of each source: a name means the sources whose label holds it, who divide it by tokens.
+    """The share of each source: that of the name it is called or has in it; several divide it by tokens.
 
     Case and all but letters and digits do not matter: "Common Crawl" means commoncrawl-*.jsonl.
     """
     named = PRESETS[shares] if isinstance(shares, str) else shares
-    meant = [[name for name in named if _letters(name) in _letters(label)] for label in labels]
+    meant = [_names_in(label, named) for label in labels]
     faults = [
-        f"mixture.shares: source {label} could be {names or 'none'} of {', '.join(named)}: name it like one."
+        f"mixture.shares: source {label} could be {' or '.join(names) or 'none'} of {', '.join(named)}. "
+        "Give it a label that tells."
         for label, names in zip(labels, meant, strict=True)
         if len(names) != 1
     ]
@@ -64,6 +65,13 @@ def _by_label(shares: str | Mapping[str, float], labels: Sequence[str], tokens: 
         if members.any():
             result[members] = share * _parts(tokens[members])
     return result.tolist()
+
+
+def _names_in(label: str, names: Iterable[str]) -> list[str]:
+    letters = _letters(label)
+    return [name for name in names if _letters(name) == letters] or [
+        name for name in names if _letters(name) in letters
+    ]
 
 
 def _letters(text: str) -> str:
