@@ -19,9 +19,9 @@ from ultralong_hf.data.job import open_job
 from ultralong_hf.data.packing import disk_errors, tokenize
 from ultralong_hf.data.records import Part
 from ultralong_hf.data.settings import Settings, check_same
-from ultralong_hf.data.shards import file_sha256, read_json
+from ultralong_hf.data.shards import read_json
 from ultralong_hf.data.store import CACHE, FORMAT, PART, PROGRESS, TOKENIZER, StoreWriter, load_packed
-from ultralong_hf.data.token_cache import COMPLETE, index_files, read_facts, whole_file
+from ultralong_hf.data.token_cache import COMPLETE, index_files, is_whole
 from ultralong_hf.data.token_cache import FORMAT as CACHE_FORMAT
 from ultralong_hf.errors import InputError, StoreError
 
@@ -66,7 +66,7 @@ def prepare_part(
     with disk_errors(folder), StoreWriter(folder, job.settings, part=chosen) as writer:
         if writer.finished is None or _remove_damage(folder, writer.finished):
             tokenized = tokenize(job, writer, chosen)
-            files = [_describe_file(index) for index in index_files(writer.cache)]
+            files = [_facts_of(path) for path in index_files(writer.cache)]
             facts = {
                 "documents": sum(file["documents"] for file in files),
                 "tokens": sum(file["tokens"] for file in files),
@@ -170,33 +170,23 @@ def _check_together(parts: Sequence[_OpenPart]) -> None:
         )
 
 
-def _describe_file(index: Path) -> dict[str, Any]:
-    """The index of a cache file and its digest, which holds that of the ids too."""
-    facts = read_facts(index)
-    return {
-        "index": index.name,
-        "sha256": file_sha256(index),
-        "documents": facts["documents"],
-        "tokens": facts["tokens"],
-    }
+def _facts_of(index: Path) -> dict[str, Any]:
+    """Of a cache file, what tells whether it is whole."""
+    facts = read_json(index.with_suffix(".json"), CACHE_FORMAT)
+    return {name: facts[name] for name in ("name", "documents", "tokens", "xxh3", "index_sha256")}
 
 
 def _damaged_files(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
     """Files of a part's cache that are missing or not as they were written."""
-    itemsize = np.dtype(facts["settings"]["dtype"]).itemsize
-    found = []
-    for file in facts["files"]:
-        index = folder / CACHE / file["index"]
-        if file_sha256(index) != file["sha256"]:
-            found.append(index)
-        elif whole_file(index, itemsize) is None:
-            found.append(index.with_suffix(".bin"))
-    return found
+    dtype = np.dtype(facts["settings"]["dtype"])
+    return [
+        folder / CACHE / file["name"] for file in facts["files"] if not is_whole(folder / CACHE, file, dtype)
+    ]
 
 
 def _remove_damage(folder: Path, facts: Mapping[str, Any]) -> bool:
-    """Whether there was any; the files that are damaged are gone then, and made again."""
+    """Whether there was any; then the files that are damaged are no longer taken for whole."""
     damaged = _damaged_files(folder, facts)
     for path in damaged:
-        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
     return bool(damaged)

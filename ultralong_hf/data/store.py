@@ -206,7 +206,7 @@ class StoreWriter:
             (self.folder / PROGRESS).unlink(missing_ok=True)
         elif (self.folder / PROGRESS).is_file():
             saved = read_json(self.folder / PROGRESS, FORMAT)
-            if not saved["shards"] and not any(self.cache.glob("*.parquet")):
+            if not saved["shards"] and not any(self.cache.glob("tokens-*.json")):
                 self._save_progress()  # nothing was done yet, so other settings are no loss
                 return
             self._check_same(saved)

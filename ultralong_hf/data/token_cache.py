@@ -1,24 +1,24 @@
 """The token cache: the ids of every document, once, in the order of the sources; rows are copied from it.
 
 tokens-00000.bin       ids, document after document: raw uint16 or uint32, little-endian
-tokens-00000.parquet   a record a document, in order; written after the ids: without it they are unfinished
+tokens-00000.parquet   the index: a record a document, in order
+tokens-00000.json      facts about these two, digests too; written after them: without it they are unfinished
 complete.json          written when the last document is in
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ultralong_hf.data.records import Key
-from ultralong_hf.data.shards import read_json, replacing, write_json
+from ultralong_hf.data.shards import file_sha256, read_json, replacing, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +30,6 @@ FILE_SECONDS = 60.0
 FORMAT = 1
 COMPLETE = "complete.json"
 
-_FACTS = b"ultralong"  # key of our facts in a Parquet file's metadata
 KEYS = {"source": "int32", "file": "int32", "row": "int64"}
 NUMBERS = {**KEYS, "length": "int64", "characters": "int64", "digest": "uint64"}
 
@@ -64,7 +63,7 @@ class TokenCache:
         self.folder = folder
         self.dtype = dtype.newbyteorder("<")
         self.files: list[dict[str, Any]] = []
-        """Facts of the whole files: documents, tokens, xxh3, last key, state of the record policy, engine."""
+        """Facts of the whole files: name, documents, tokens, digests, last key, state of records, engine."""
         self.complete: dict[str, Any] | None = None
         """What `finish` was given, once it was."""
         self._open: _OpenFile | None = None
@@ -138,7 +137,10 @@ class TokenCache:
         return self.folder / f"tokens-{number:05d}.bin"
 
     def _take_up(self) -> None:
-        while facts := whole_file(self._path(len(self.files)).with_suffix(".parquet"), self.dtype.itemsize):
+        while (path := self._path(len(self.files)).with_suffix(".json")).is_file():
+            facts = read_json(path, FORMAT)
+            if not is_whole(self.folder, facts, self.dtype):
+                break
             self.files.append(facts)
         whole = {self._path(number).stem for number in range(len(self.files))}
         torn = [f for f in self.folder.glob("tokens-*") if f.name.split(".")[0] not in whole]
@@ -183,18 +185,21 @@ class _OpenFile:
         self._batches.append(batch._replace(tokens=np.empty(0, batch.tokens.dtype), records={}))
 
     def close(self, engine: dict[str, Any]) -> dict[str, Any]:
-        """Gives the ids and then the index their names; the facts of the file."""
+        """Gives the file its name and writes its index and then its facts, which it returns."""
         self._file.close()
         os.replace(self._part, self.path)
         facts = {
+            "format": FORMAT,
+            "name": self.path.stem,
             "documents": sum(len(batch.names) for batch in self._batches),
             "tokens": self.tokens,
             "xxh3": self._digest.hexdigest(),
+            "index_sha256": _write_index(self.path.with_suffix(".parquet"), self._batches),
             "last": self._batches[-1].keys[-1].tolist(),
             "records": self._records,
             "engine": engine,
         }
-        _write_index(self.path.with_suffix(".parquet"), self._batches, facts)
+        write_json(self.path.with_suffix(".json"), facts)
         return facts
 
     def remove(self) -> None:
@@ -204,34 +209,26 @@ class _OpenFile:
 
 def index_files(folder: Path) -> list[Path]:
     """The index of each whole file of a cache, in order."""
-    return sorted(folder.glob("tokens-*.parquet"))
+    return [facts.with_suffix(".parquet") for facts in sorted(folder.glob("tokens-*.json"))]
+
+
+def is_whole(folder: Path, facts: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
+    """Whether a file of a cache is as it was written."""
+    ids, index = (folder / f"{facts['name']}{suffix}" for suffix in (".bin", ".parquet"))
+    try:
+        return (
+            ids.stat().st_size == facts["tokens"] * dtype.itemsize
+            and _xxh3(ids) == facts["xxh3"]
+            and file_sha256(index) == facts["index_sha256"]
+        )
+    except OSError:
+        return False
 
 
 def remove_cache(folder: Path) -> None:
     """Deletes a cache; what says that it is whole goes first."""
     (folder / COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_facts(index: Path) -> dict[str, Any]:
-    """What the index of a cache file says of it: documents, tokens, xxh3, last key, records, engine."""
-    import pyarrow.parquet as pq
-
-    facts: dict[str, Any] = json.loads(pq.read_schema(index).metadata[_FACTS])
-    return facts
-
-
-def whole_file(index: Path, itemsize: int) -> dict[str, Any] | None:
-    """Facts of a cache file; None if it is missing, unfinished, or its ids have another size or digest."""
-    import pyarrow as pa
-
-    ids = index.with_suffix(".bin")
-    try:
-        facts = read_facts(index)
-        is_whole = ids.stat().st_size == facts["tokens"] * itemsize and _xxh3(ids) == facts["xxh3"]
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-        return None
-    return facts if is_whole else None
 
 
 def _xxh3(path: Path) -> str:
@@ -244,7 +241,8 @@ def _xxh3(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _write_index(path: Path, batches: list[EncodedDocuments], facts: dict[str, Any]) -> None:
+def _write_index(path: Path, batches: list[EncodedDocuments]) -> str:
+    """A record a document; the file's SHA-256."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -257,9 +255,9 @@ def _write_index(path: Path, batches: list[EncodedDocuments], facts: dict[str, A
         values[name] = pa.array(np.concatenate([getattr(batch, field) for batch in batches]))
     for name in batches[0].columns:
         values[name] = _to_arrow(np.concatenate([batch.columns[name] for batch in batches]))
-    table = pa.table(values).replace_schema_metadata({_FACTS: json.dumps(facts)})
     with replacing(path) as sink:
-        pq.write_table(table, sink, compression="zstd", compression_level=1)
+        pq.write_table(pa.table(values), sink, compression="zstd", compression_level=1)
+        return sink.sha256.hexdigest()
 
 
 def _to_arrow(column: np.ndarray) -> pa.Array:
