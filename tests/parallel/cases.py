@@ -144,7 +144,8 @@ def _arguments(
         "output_dir": output_dir,
         "max_steps": steps,
         "optim": "sgd",
-        "learning_rate": 0.5,
+        "learning_rate": 0.2,
+        "max_grad_norm": 1e9,  # norms are logged, and gradients not scaled to one length
         "lr_scheduler_type": "constant",
         "logging_steps": 1,
         "report_to": "none",
