@@ -161,6 +161,8 @@ def test_empty_documents_are_no_bad_ones(tmp_path):
     texts, policy = read(tmp_path / "a.jsonl", max_bad_share=0)
     assert texts == ["good"]
     assert policy.report()[0]["empty"] == 5000
+    (tmp_path / "a.jsonl").write_bytes(b'broken\n{"text": ""}\n{"text": ""}\n' + GOOD)
+    assert read(tmp_path / "a.jsonl", max_bad_share=0.25)[0] == ["good"]
 
 
 def test_a_source_that_is_all_bad_says_which_columns_there_are(tmp_path):

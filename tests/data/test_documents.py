@@ -185,6 +185,7 @@ def test_parts_share_out_files_where_there_are_enough_else_rows(tmp_path):
         return [[d.text for _, d in read_documents(sources, part=Part(i, count))] for i in range(count)]
 
     assert parts(2) == [["a0", "a1", "a2", "a3", "c0", "c1", "c2", "c3"], ["b0", "b1", "b2", "b3"]]
+    assert parts(3) == [[f"{name}{n}" for n in range(4)] for name in "abc"]
     assert parts(4) == [[f"a{n}", f"b{n}", f"c{n}"] for n in range(4)]
 
 
@@ -207,7 +208,7 @@ CELLS = st.one_of(st.sampled_from([b"good", b"", b"\xff"]), st.none())
 def corpora(draw) -> list[list[tuple[str, list]]]:
     """Sources of files: (suffix, lines or cells)."""
     json_file = st.tuples(st.sampled_from([".jsonl", ".cut.gz"]), st.lists(LINES, max_size=6))
-    table = st.tuples(st.just(".parquet"), st.lists(CELLS, max_size=6))
+    table = st.tuples(st.sampled_from([".parquet", ".body.parquet"]), st.lists(CELLS, max_size=6))
     text = st.tuples(st.just(".txt"), st.lists(LINES, max_size=2))
     source = st.lists(st.one_of(json_file, table, text), min_size=1, max_size=4)
     return draw(st.lists(source, min_size=1, max_size=3))
@@ -220,8 +221,9 @@ def write_corpus(folder: Path, corpus) -> list[Path]:
         (folder / str(number)).mkdir()
         for index, (suffix, rows) in enumerate(source):
             path = folder / str(number) / f"{index}{suffix.replace('.cut', '.jsonl')}"
-            if suffix == ".parquet":
-                table = pa.table({"text": pa.array(rows, pa.binary())})
+            if suffix.endswith(".parquet"):
+                column = "body" if "body" in suffix else "text"
+                table = pa.table({column: pa.array(rows, pa.binary())})
                 pq.write_table(table, path, row_group_size=2)
             elif suffix == ".cut.gz":
                 path.write_bytes(gzip.compress(b"\n".join(rows))[:-9])

@@ -57,7 +57,8 @@ class RecordPolicy:
     on_error: Literal["skip", "stop"] = "skip"
     """stop: the first bad or empty record raises."""
     max_bad_share: float = 0.05
-    """Of a source's records. Looked at its end and, from 1,000 records on, at each bad one."""
+    """Of a source's records, empty ones among them. It is looked at when the source ends and, from 1,000 records
+    on, at each bad one."""
     _counts: dict[int, SourceCounts] = field(default_factory=dict, init=False, repr=False)
     _places: dict[bool, list[BadRecord]] = field(default_factory=dict, init=False, repr=False)
 
