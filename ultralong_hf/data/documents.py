@@ -15,6 +15,7 @@ from ultralong_hf.data.decompression import DECOMPRESSORS
 from ultralong_hf.data.files import FORMATS, file_format, find_files, fingerprint_files, read_file
 from ultralong_hf.data.hub import OUR_KEYS, open_dataset, open_hub, open_saved
 from ultralong_hf.data.records import Document, Key, Part, Report, Selection, Source, SourceFile, digest
+from ultralong_hf.data.row_counts import estimate_rows
 from ultralong_hf.data.values import BadValueError, Fields, check_text
 from ultralong_hf.errors import DocumentError
 
@@ -176,8 +177,11 @@ def _open_files(entry: dict[str, Any], path: Path, fields: Fields) -> Source:
             file = SourceFile(os.path.join(root, name), name.replace(os.sep, "/"), number)
             yield from read_file(file, file_format(name, forced), fields, rows, report)
 
+    def rows_of(number: int) -> float:
+        return estimate_rows(os.path.join(root, names[number]), file_format(names[number], forced))
+
     content = [fingerprint_files(root, names), fields, formats]
-    return Source(path.name or entry["path"], read, digest(content), files=len(names))
+    return Source(path.name or entry["path"], read, digest(content), files=len(names), rows_of=rows_of)
 
 
 def _is_hub(entry: dict[str, Any], path: Path) -> bool:

@@ -127,6 +127,8 @@ class Source:
     """The share of the tokens that this source is to have, relative to the other sources' shares."""
     files: int | None = 1
     """Files, or shards of a stream; None: texts in memory."""
+    rows_of: Callable[[int], float] | None = None
+    """About how many rows a file has, told without reading it; None: nobody knows."""
     has_where: bool = False
     """True: only some records are of this source, by what they hold; the others are not counted."""
 
