@@ -12,12 +12,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ParallelismConfig, TorchContextParallelConfig, broadcast_object_list
 from transformers import PretrainedConfig, Trainer
+from trl import DPOTrainer
 
 from ultralong_hf.errors import ParallelError, ParallelSizeError
 from ultralong_hf.parallel.attention import choose_attention, install_attention
+from ultralong_hf.parallel.calls import SplitCalls
 from ultralong_hf.parallel.deepspeed import check_deepspeed, deepspeed_config
+from ultralong_hf.parallel.evaluation import split_evaluation
 from ultralong_hf.parallel.footprint import model_shape
 from ultralong_hf.parallel.groups import SequenceGroup, hybrid_group, ring_group, ulysses_group
+from ultralong_hf.parallel.preference import split_preference
 from ultralong_hf.parallel.requirements import Launch, read_launch, require, settings_faults
 from ultralong_hf.parallel.ring import Rotation, set_rotation
 from ultralong_hf.parallel.sizes import Sizes
@@ -178,12 +182,17 @@ class SequenceParallelPlugin:
         assert config is not None
         install_mesh(trainer.accelerator, config)
         group = self._group(trainer.accelerator, plan)
-        model = cast(Any, trainer.model)
         inner, reason = self._attention(trainer, plan)
-        for member in (model, getattr(trainer, "ref_model", None)):
-            if member is not None:
-                install_attention(member, inner)
+        models: list[Any] = [trainer.model]
+        if getattr(trainer, "ref_model", None) is not None:
+            models.append(trainer.ref_model)  # type: ignore[attr-defined]
+        for model in models:
+            install_attention(model, inner)
         split_batches(trainer, group)
+        calls = SplitCalls(group, *models)
+        split_evaluation(trainer, calls)
+        if isinstance(trainer, DPOTrainer):
+            split_preference(trainer, group, calls)
         return reason
 
     def _attention(self, trainer: Trainer, plan: Plan) -> tuple[str, str]:

@@ -26,10 +26,11 @@ from ultralong_hf.training.checkpoints import is_checkpoint
 class LongContextTrainer(SFTTrainer):
     """SFTTrainer that logs `eval_loss_256_512`, the mean loss of tokens at positions 256 to 511, and so on.
 
-    `bucket_length`: tokens of the longest sample, which the last bucket ends with. The losses come from the
-    per-token log-probabilities of TRL's fused LM head, so no logits over the vocabulary are built for them.
-    A model folder that it saves holds both generations of the RoPE keys; a checkpoint holds those of
-    transformers 5 alone.
+    `eval_loss` is the mean over all tokens that count, however rows are batched and devices share them;
+    TRL's is a mean of batches' means. `bucket_length`: tokens of the longest sample, which the last bucket
+    ends with. The losses come from the per-token log-probabilities of TRL's fused LM head, so no logits over
+    the vocabulary are built for them. A model folder that it saves holds both generations of the RoPE keys;
+    a checkpoint holds those of transformers 5 alone.
     """
 
     def __init__(self, *args: Any, bucket_length: int, **kwargs: Any) -> None:
@@ -52,6 +53,9 @@ class LongContextTrainer(SFTTrainer):
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
         )
         assert output.metrics is not None
+        total, count = self._bucket_sums.sum(dim=0).tolist()
+        if count:
+            output.metrics[f"{metric_key_prefix}_loss"] = total / count
         for start, end, (total, count) in zip(
             self._edges, self._edges[1:], self._bucket_sums.tolist(), strict=False
         ):
@@ -71,15 +75,23 @@ class LongContextTrainer(SFTTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
-        folder = output_dir or str(self.args.output_dir)
-        # transformers 5.23 cannot resume from a config.json with the older keys: its Trainer reads it as the
-        # base class, which lacks max_position_embeddings (AttributeError in standardize_rope_params).
-        if self.args.should_save and not is_checkpoint(folder):
-            # the Trainer turns the KV cache off while it trains; whoever loads the folder wants it as it was
-            edit_json(Path(folder) / "config.json", lambda config: {**config, "use_cache": self._use_cache})
-            finish_model_folder(folder)
-            # a pickle, which nobody should have to load or trust; checkpoints keep theirs
-            (Path(folder) / "training_args.bin").unlink(missing_ok=True)
+        if self.args.should_save:
+            finish_trained_folder(output_dir or str(self.args.output_dir), use_cache=self._use_cache)
+
+
+def finish_trained_folder(folder: str | Path, *, use_cache: bool) -> None:
+    """Both generations of the RoPE keys, the KV cache as the model had it, no pickle. Checkpoints stay."""
+    # transformers 5.23 cannot resume from a config.json with the older keys: its Trainer reads it as the
+    # base class, which lacks max_position_embeddings (AttributeError in standardize_rope_params).
+    if is_checkpoint(folder):
+        return
+    config = Path(folder) / "config.json"
+    if config.is_file():  # an adapter has none
+        # the Trainer turns the KV cache off while it trains; whoever loads the folder wants it as it was
+        edit_json(config, lambda keys: {**keys, "use_cache": use_cache})
+        finish_model_folder(folder)
+    # a pickle, which nobody should have to load or trust; checkpoints keep theirs
+    (Path(folder) / "training_args.bin").unlink(missing_ok=True)
 
 
 @contextmanager
