@@ -60,15 +60,21 @@ class Tokenized:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which tokens lie where."""
+class TablePlan:
+    """Which documents lie where, and what has become of the others."""
 
-    index: CacheIndex
     layout: Layout
     account: Account
     composition: dict[str, Any]
-    decisions: Decisions | None
     notices: list[str]
+
+
+@dataclass(frozen=True)
+class Plan(TablePlan):
+    """Which tokens lie where."""
+
+    index: CacheIndex
+    decisions: Decisions | None
 
     @property
     def sha256(self) -> str:
@@ -94,6 +100,12 @@ def plan_rows(
         shares=tuple(settings.shares),
         sketch=index.columns.get(SKETCH),
     )
+    planned = plan_table(table, settings, empty_records=empty_records)
+    return Plan(**vars(planned), index=index, decisions=decisions)
+
+
+def plan_table(table: DocumentTable, settings: Settings, *, empty_records: int = 0) -> TablePlan:
+    """The plan of documents of which nothing but the table is known."""
     separator_length = len(settings.separator_ids)
     uses, drops, notices = choose_documents(
         table,
@@ -119,7 +131,7 @@ def plan_rows(
         keep_tail=settings.keep_tail,
     )
     account = open_account(table, drops, layout, empty_records=empty_records)
-    return Plan(index, layout, account, composition(table, uses, layout), decisions, notices)
+    return TablePlan(layout, account, composition(table, uses, layout), notices)
 
 
 def assemble(
@@ -140,13 +152,17 @@ def assemble(
             f"{writer.folder}: the documents have changed since it was made, so its damaged shards cannot be "
             "made again. Choose another output_dir, or delete it."
         )
+    if len(index) == 0:
+        writer.clean()
+        raise _no_row(0, 0, writer.settings.target_length)
     empty = sum(source["empty"] for source in tokenized.records.report())
     plan = plan_rows(index, writer.settings, filters, empty_records=empty)
     for notice in plan.notices:
         _log.warning("%s", notice)
     if plan.layout.rows == 0:
         writer.clean()
-        raise _no_row(plan.account, writer.settings.target_length)
+        documents, tokens = plan.account.documents["used"], plan.account.tokens["read"]
+        raise _no_row(documents, tokens, writer.settings.target_length)
     _write_shards(writer, plan)
     if writer.finished is None:
         facts = {
@@ -192,10 +208,9 @@ def _with_progress(rows: Iterable[PackedRows], progress: Any) -> Iterator[Packed
         progress(row.tokens.size)
 
 
-def _no_row(account: Account, target_length: int) -> DocumentError:
-    used, tokens = account.documents["used"], account.tokens
+def _no_row(documents: int, tokens: int, target_length: int) -> DocumentError:
     return DocumentError(
-        f"the sources hold {tokens['read']:,} tokens in {used:,} documents, which do not fill one row of "
+        f"the sources hold {tokens:,} tokens in {documents:,} documents, which do not fill one row of "
         f"{target_length:,}. Give more documents or a smaller target_length."
     )
 
