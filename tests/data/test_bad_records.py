@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 
 import datasets
@@ -116,6 +117,17 @@ def test_a_text_file_that_is_not_utf8_or_empty_is_named(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("data", [b'[{"text": "a"},\n{"text": "b"}]', b'{\n "text":\n  "a"\n}\n', b"[\n1\n]"])
+def test_a_json_file_of_one_value_is_one_bad_record(tmp_path, data):
+    for name in ("a.json", "b.JSON.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(data) if "gz" in name else data)
+    (tmp_path / "c.json").write_bytes(GOOD * 2)
+    texts, policy = read(tmp_path)
+    assert texts == ["good", "good"]
+    assert [(bad.place, bad.row) for bad in policy.bad] == [("a.json", 0), ("b.JSON.gz", 0)]
+    assert policy.bad[0].reason.startswith("not JSON: one value, not an object a line.")
+
+
 def test_bad_texts_in_memory_and_in_datasets_are_named():
     texts, policy = read(["a", None, "b\ud800"])
     assert texts == ["a"]
@@ -152,7 +164,7 @@ def test_a_source_with_too_many_bad_records_stops_at_its_end(tmp_path):
     assert str(error.value) == (
         "a.jsonl: 10.0%, more than 9.0%, of the 20 records read are bad (1 no column, 1 not JSON). "
         "a.jsonl, line 20: no column: 'text' is not there. Columns there: 'body'. "
-        "Repair it, leave the source out, or raise max_bad_share."
+        "Repair it, choose its files by a glob, leave the source out, or raise max_bad_share."
     )
 
 

@@ -57,8 +57,8 @@ class RecordPolicy:
     on_error: Literal["skip", "stop"] = "skip"
     """stop: the first bad or empty record raises."""
     max_bad_share: float = 0.05
-    """Of a source's records, empty ones among them. It is looked at when the source ends and, from 1,000 records
-    on, at each bad one."""
+    """Of a source's records, empty ones among them. It is looked at when the source ends and, from 1,000
+    records on, at each bad one."""
     _counts: dict[int, SourceCounts] = field(default_factory=dict, init=False, repr=False)
     _places: dict[bool, list[BadRecord]] = field(default_factory=dict, init=False, repr=False)
 
@@ -106,7 +106,8 @@ class RecordPolicy:
         share = "all" if bad == records else f"{bad / records:.1%}, more than {self.max_bad_share:.1%},"
         reasons = ", ".join(f"{n:,} {word}" for word, n in sorted(counts.bad.items()))
         first = next((f" {p.place}: {p.reason}" for p in self._places[False] if p.source == source), "")
-        advice = "Set text_column to one of them" if counts.bad[NO_COLUMN] == bad else "Repair it"
+        is_column = counts.bad[NO_COLUMN] == bad
+        advice = "Set text_column to one of them" if is_column else "Repair it, choose its files by a glob"
         raise DocumentError(
             f"{counts.label}: {share} of the {records:,} records read are bad ({reasons}).{first} "
             f"{advice}, leave the source out, or raise max_bad_share."

@@ -15,6 +15,7 @@ from ultralong_hf.data.values import BadValueError, Fields, check_text, decode, 
 from ultralong_hf.errors import DocumentError
 
 _BUFFER_BYTES = 1024**2
+_ONE_VALUE = "one value, not an object a line. Convert it, or set format: text for a document a file."
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -25,6 +26,10 @@ def read_jsonl(file: SourceFile, fields: Fields, rows: Rows, report: Report) -> 
     row = -1
     try:
         for row, line in enumerate(_read_lines(file.path)):
+            if row == 0 and _is_one_value(file.path, line):
+                if rows.holds(0):
+                    report(BadValueError(NOT_JSON, _ONE_VALUE).at(file.number, 0, file.name))
+                return
             if row < start or row % step != remainder or not line or line.isspace():
                 continue
             try:
@@ -56,6 +61,16 @@ def read_text(file: SourceFile, fields: Fields, rows: Rows, report: Report) -> I
         raise DocumentError(f"{file.path}: cannot be read: {error.strerror}.") from error
     else:
         yield Document(text, file.name, file.number, 0)
+
+
+def _is_one_value(path: str, first_line: bytes) -> bool:
+    """Whether a .json file is a list, or an object over many lines: one fault then, not one for each line."""
+    name = path.lower()
+    stem, suffix = os.path.splitext(name)
+    if suffix in DECOMPRESSORS:
+        name = stem
+    line = first_line.removeprefix(_BYTE_ORDER_MARK).strip()
+    return name.endswith(".json") and (line == b"{" or line.startswith(b"["))
 
 
 def _line_text(line: bytes, fields: Fields) -> str:
