@@ -30,7 +30,9 @@ def test_it_starts_from_what_the_cpt_stage_left_and_trains_on_the_answers_alone(
     ]
     assert learned == ["0 nets<|end|>", "11 nets<|end|>"]
     # a byte, or a special token, is a token: "uhow many nets 0?eaO netse"
-    assert batch["attention_mask"].sum(dim=1).tolist() == [26, 28]
+    padding = batch["input_ids"] == trainer.processing_class.pad_token_id
+    assert (~padding).sum(dim=1).tolist() == [26, 28]
+    assert batch["attention_mask"].all(), "padding at the end needs no mask, which would be N x N"
 
     trainer.train()
     trainer.save_model()

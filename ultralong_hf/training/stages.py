@@ -15,6 +15,7 @@ from ultralong_hf.rope import extend_context
 from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
 from ultralong_hf.training.configs import output_folder, stage_config
 from ultralong_hf.training.models import apply_kernels, load_model, load_tokenizer
+from ultralong_hf.training.padding import WithoutPaddingMask
 from ultralong_hf.training.parallel import plan_stage
 from ultralong_hf.training.rows import hold_out, open_rows, row_collator
 from ultralong_hf.training.trainer import LongContextTrainer
@@ -101,6 +102,7 @@ def sft_trainer(
         callbacks=callbacks,
         bucket_length=section.max_length,
     )
+    trainer.data_collator = WithoutPaddingMask(trainer.data_collator)
     plugin.attach(trainer)
     return trainer
 
