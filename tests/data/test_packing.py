@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -11,10 +16,12 @@ from hypothesis import strategies as st
 from tiny_tokenizers import byte_tokenizer, ids_of, merging_tokenizer
 
 from ultralong_hf import prepare_dataset
+from ultralong_hf.data import token_cache
 from ultralong_hf.data.inspection import describe_row, describe_store
 from ultralong_hf.data.mixture import LengthMixture
-from ultralong_hf.data.store import read_manifest
-from ultralong_hf.errors import DocumentError
+from ultralong_hf.data.parts import merge_parts, prepare_part
+from ultralong_hf.data.store import LOCK, StoreWriter, read_manifest
+from ultralong_hf.errors import DocumentError, InputError
 
 TOKENIZER = byte_tokenizer()
 
@@ -180,23 +187,21 @@ SEPARATORS = [
 ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     corpus=CORPORA,
     target_length=st.integers(1, 50),
     separator=st.sampled_from(SEPARATORS),
     rows_per_shard=st.integers(2, 60),
 )
-def test_every_token_is_in_the_rows_once_and_in_order_and_the_account_closes(
-    corpus, target_length, separator, rows_per_shard
-):
+def test_rows_are_the_stream_of_documents_in_their_order(corpus, target_length, separator, rows_per_shard):
     spec, between = separator
     documents = [ids for text in corpus if (ids := ids_of(text, MERGING))]
     stream = [token for n, ids in enumerate(documents) for token in (between if n else []) + ids]
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "store"
         options = {"tokenizer": MERGING, "target_length": target_length, "separator": spec}
-        options |= {"output_dir": folder, "rows_per_shard": rows_per_shard}
+        options |= {"output_dir": folder, "rows_per_shard": rows_per_shard, "engine": "tokenizers"}
         if len(stream) < target_length:
             with pytest.raises(DocumentError, match="do not fill one row"):
                 prepare_dataset(corpus, **options)
@@ -204,11 +209,192 @@ def test_every_token_is_in_the_rows_once_and_in_order_and_the_account_closes(
         rows = prepare_dataset(corpus, **options)
         packed = [token for row in rows for token in row["input_ids"].tolist()]
         tokens = read_manifest(folder)["tokens"]
-        pieces = pq.read_table(folder / "segments").to_pylist()
     kept = len(stream) // target_length * target_length
     assert packed == stream[:kept]
     assert tokens["read"] == len(stream) == tokens["packed"] + tokens["separators"] + tokens["dropped"]
-    assert tokens["dropped"] == len(stream) - kept
-    assert sum(p["stop"] - p["start"] for p in pieces if p["is_separator"]) == tokens["separators"]
-    assert sum(p["stop"] - p["start"] for p in pieces if not p["is_separator"]) == tokens["packed"]
-    assert [p["document"] for p in pieces] == sorted(p["document"] for p in pieces)
+    assert tokens["dropped"] == tokens["dropped_tail"] == len(stream) - kept
+
+
+OPTIONS = st.fixed_dictionaries(
+    {
+        "order": st.sampled_from(["source", "shuffled", "related"]),
+        "keep_tail": st.booleans(),
+        "min_document_length": st.integers(0, 6),
+        "token_budget": st.none() | st.integers(1, 400),
+        "epochs": st.sampled_from([0.5, 1, 2.5]),
+        "filters": st.sampled_from([None, {"exact_duplicates": True}]),
+        "mixture": st.sampled_from(
+            [
+                None,
+                {"kind": "cut", "length": 7},
+                {"short_below": 5, "short_keep": 0.5, "long_above": 9, "long_repeat": 2.5},
+                {"kind": "global", "short_below": 5, "short_keep": 0, "long_above": 9, "long_repeat": 2},
+            ]
+        ),
+        "seed": st.integers(0, 3),
+    }
+)
+
+
+class StopError(Exception):
+    pass
+
+
+def stopping(function, after: int):
+    """The function, which fails when it has been called so often."""
+    calls = itertools.count()
+
+    def called(*arguments):
+        if next(calls) == after:
+            raise StopError
+        return function(*arguments)
+
+    return called
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (f for f in folder.rglob("*") if f.is_file() and f.name != LOCK)
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in files}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    corpus=CORPORA,
+    target_length=st.integers(1, 30),
+    separator=st.sampled_from(SEPARATORS),
+    options=OPTIONS,
+    workers=st.integers(1, 3),
+    file_tokens=st.sampled_from([1, 20, 1000]),
+    stops=st.lists(st.tuples(st.sampled_from(["append", "write_shard"]), st.integers(0, 3)), max_size=2),
+    parts=st.integers(1, 3),
+)
+def test_every_token_is_accounted_for_whatever_the_options_and_interruptions(
+    corpus, target_length, separator, options, workers, file_tokens, stops, parts
+):
+    spec, between = separator
+    ids = {f"document {n}": ids_of(text, MERGING) for n, text in enumerate(corpus)}
+    options = {
+        **options,
+        "tokenizer": MERGING,
+        "target_length": target_length,
+        "separator": spec,
+        "engine": "tokenizers",
+        "rows_per_shard": 3,
+    }
+    with tempfile.TemporaryDirectory() as parent, mock.patch.object(token_cache, "FILE_TOKENS", file_tokens):
+        once, resumed, merged = (Path(parent) / name for name in ("once", "resumed", "merged"))
+        try:
+            rows = prepare_dataset(corpus, output_dir=once, **options)
+        except DocumentError:  # no row is full
+            return
+        for owner, after in stops:
+            target = token_cache.TokenCache if owner == "append" else StoreWriter
+            with (
+                mock.patch.object(target, owner, stopping(getattr(target, owner), after)),
+                contextlib.suppress(StopError),
+            ):
+                prepare_dataset(corpus, output_dir=resumed, workers=workers, **options)
+        prepare_dataset(corpus, output_dir=resumed, workers=workers, **options)
+        for index in range(parts):
+            prepare_part(corpus, part=(index, parts), output_dir=Path(parent) / f"{index}", **options)
+        merge_parts(merged, [Path(parent) / f"{index}" for index in range(parts)])
+        assert contents(once) == contents(resumed) == contents(merged)
+        tables = [pq.read_table(path) for path in sorted((once / "segments").iterdir())]
+        pieces = pa.concat_tables(tables).to_pylist()
+        manifest = read_manifest(once)
+        packed = [row["input_ids"].tolist() for row in rows]
+    tokens = manifest["tokens"]
+    seen = [[] for _ in packed]
+    for piece in pieces:
+        source = between if piece["is_separator"] else ids[piece["name"]]
+        assert piece["offset"] == len(seen[piece["row"]])
+        seen[piece["row"]] += source[piece["start"] : piece["stop"]]
+    assert seen == packed
+    sizes = [(p["is_separator"], p["stop"] - p["start"]) for p in pieces]
+    assert sum(size for is_separator, size in sizes if is_separator) == tokens["separators"]
+    assert sum(size for is_separator, size in sizes if not is_separator) == tokens["packed"]
+    assert tokens["of_documents"] == sum(map(len, ids.values()))
+    assert tokens["read"] == tokens["of_documents"] + tokens["of_repeats"] + tokens["of_separators"]
+    assert tokens["read"] == tokens["packed"] + tokens["separators"] + tokens["dropped"]
+    assert tokens["dropped"] == sum(count for name, count in tokens.items() if name.startswith("dropped_"))
+    documents = manifest["documents"]
+    assert documents["read"] == len(corpus) == documents["used"] + documents["dropped"]
+    assert documents["dropped"] == documents["empty"] + sum(
+        count for name, count in documents.items() if name.startswith("dropped_")
+    )
+
+
+def test_an_order_at_random_is_another_order_of_the_same_documents(tmp_path):
+    documents = [letter * 3 for letter in "abcdefgh"]
+    source = "".join(texts(prepare(documents, tmp_path / "source", target_length=31)))
+    shuffled = "".join(texts(prepare(documents, tmp_path / "shuffled", target_length=31, order="shuffled")))
+    assert source == "|".join(documents)
+    assert shuffled != source
+    assert sorted(shuffled.split("|")) == documents
+
+
+def test_a_dropped_tail_does_not_begin_the_next_row(tmp_path):
+    rows = prepare(["aaa", "bb", "cc", "dddd"], tmp_path, keep_tail=False)
+    assert texts(rows) == ["aaa|", "bb|c", "dddd"]
+    assert read_manifest(tmp_path)["tokens"]["dropped_cut_tails"] == 1
+
+
+def test_least_length_and_budget_leave_documents_out_and_say_so(tmp_path, caplog):
+    rows = prepare(["a", "bbb", "cc", "dddd"], tmp_path / "a", min_document_length=2, separator=None)
+    assert texts(rows) == ["bbbc", "cddd"]
+    manifest = read_manifest(tmp_path / "a")
+    assert manifest["tokens"]["dropped_too_short"] == manifest["documents"]["dropped_too_short"] == 1
+    rows = prepare(["aaa", "bbb", "ccc"], tmp_path / "b", token_budget=8, separator=None)
+    tokens = read_manifest(tmp_path / "b")["tokens"]
+    assert (tokens["packed"], tokens["dropped_by_budget"]) == (8, 1)
+    prepare(["aaa", "bbb"], tmp_path / "c", token_budget="1K", separator=None)
+    assert "token_budget is 1,000, but the documents give 6 tokens" in caplog.text
+    assert read_manifest(tmp_path / "c")["notices"] == caplog.messages
+
+
+def test_bad_records_are_listed_beside_the_store(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "aaaa"}\n{broken\n{"text": ""}\n{"text": "bbb"}\n')
+    prepare(tmp_path / "in.jsonl", tmp_path / "out", max_bad_share=0.5)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest["records"] == [
+        {"source": 0, "label": "in.jsonl", "good": 2, "empty": 1, "bad": {"not JSON": 1}}
+    ]
+    listed = [json.loads(line) for line in (tmp_path / "out" / "bad_records.jsonl").read_text().splitlines()]
+    assert [(bad["source"], bad["place"]) for bad in listed] == [
+        ("in.jsonl", "in.jsonl, line 2"),
+        ("in.jsonl", "in.jsonl, line 3"),
+    ]
+    with pytest.raises(DocumentError, match="line 2: not JSON"):
+        prepare(tmp_path / "in.jsonl", tmp_path / "stop", on_error="stop")
+
+
+def test_removed_documents_are_listed_beside_the_store(tmp_path):
+    prepare(["aaaa", "bb", "aaaa", "cc"], tmp_path, filters={"exact_duplicates": True})
+    assert [json.loads(line) for line in (tmp_path / "removed.jsonl").read_text().splitlines()] == [
+        {"document": 2, "name": "document 2", "reason": "exact_duplicate", "of": "document 0"}
+    ]
+    assert read_manifest(tmp_path)["tokens"]["dropped_by_filters"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"order": "random"}, "order is 'random': one of source, shuffled, related"),
+        ({"token_budget": "1Q"}, "'1Q' is no number of tokens"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"min_document_length": -1}, "min_document_length is -1"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'"),
+        ({"max_bad_share": 2}, "max_bad_share is 2"),
+        ({"rows_per_shard": -1}, "rows_per_shard is -1"),
+        ({"engine": "mine"}, "engine 'mine' is not known"),
+        ({"filters": {"duplicate": True}}, "duplicate"),
+        ({"mixture": {"shares": {"books": 1}}}, "mixture.shares"),
+    ],
+)
+def test_options_without_sense_are_refused_before_any_document_is_read(tmp_path, options, fault):
+    def never():
+        raise AssertionError("a document was read")
+        yield
+
+    with pytest.raises(InputError, match=fault):
+        prepare(never(), tmp_path, **options)

@@ -76,6 +76,53 @@ def test_options_override_the_recipe(folder):
     assert decoded(folder) == ["aaa", "+bb", "+cc"]
 
 
+def test_each_option_reaches_the_store(folder, capsys):
+    options = ["--order", "shuffled", "--drop-tails", "--min-length", "2", "--token-budget", "1K"]
+    options += ["--epochs", "2", "--on-error", "stop", "--max-bad-share", "0.1", "--engine", "tokenizers"]
+    options += ["--seed", "3", "--workers", "1", "--target-length", "2"]
+    assert main(plain(folder, *options)) == 0
+    settings = read_manifest(folder / "out")["settings"]
+    assert (settings["order"], settings["keep_tail"], settings["min_document_length"]) == (
+        "shuffled",
+        False,
+        2,
+    )
+    assert (settings["token_budget"], settings["epochs"], settings["seed"]) == (1000, 2.0, 3)
+    printed = capsys.readouterr().out
+    assert "engine: tokenizers" in printed
+    assert "notice: token_budget is 1,000, but the documents give 14 tokens" in printed
+
+
+def test_a_recipe_has_the_same_keys(folder, capsys):
+    more = """
+  order: shuffled
+  keep_tail: false
+  min_document_length: 2
+  token_budget: 1K
+  epochs: 2
+  on_error: stop
+  max_bad_share: 0.1
+  engine: tokenizers
+  filters: {exact_duplicates: true}
+  mixture: {kind: cut, length: 3}
+"""
+    path = folder / "my.yaml"
+    path.write_text(path.read_text() + more)
+    assert main(["prepare", "--recipe", str(path), "--order", "source"]) == 0
+    settings = read_manifest(folder / "out")["settings"]
+    assert (settings["order"], settings["keep_tail"], settings["min_document_length"]) == ("source", False, 2)
+    assert (settings["token_budget"], settings["epochs"]) == (1000, 2.0)
+    assert settings["mixture"] == {"kind": "cut", "length": 3}
+    assert settings["filters"] == {"exact_duplicates": True}
+
+
+def test_names_bad_records_and_where_they_are_listed(folder, capsys):
+    (folder / "in" / "d.jsonl").write_text('{"text": "dddd"}\n' * 30 + "{broken\n")
+    assert main(plain(folder, "--target-length", "4")) == 0
+    assert "bad records of in, left out: 1 not JSON" in capsys.readouterr().out
+    assert "d.jsonl, line 31" in (folder / "out" / "bad_records.jsonl").read_text()
+
+
 @pytest.mark.parametrize(
     ("command", "fault"),
     [

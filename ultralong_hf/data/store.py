@@ -206,8 +206,9 @@ class StoreWriter:
             (self.folder / PROGRESS).unlink(missing_ok=True)
         elif (self.folder / PROGRESS).is_file():
             saved = read_json(self.folder / PROGRESS, FORMAT)
-            if not saved["shards"] and not any(self.cache.glob("tokens-*.json")):
-                self._save_progress()  # nothing was done yet, so other settings are no loss
+            is_begun = saved["shards"] or any(self.cache.glob("tokens-*.json"))
+            if not is_begun and {**saved, **self._header()} != saved:
+                self._save_progress()  # other settings, but nothing is lost
                 return
             self._check_same(saved)
             self.distrusted, self._plan = saved["distrusted"], saved["plan_sha256"]
