@@ -57,6 +57,7 @@ def install_attention(model: PreTrainedModel, inner: str) -> None:
         AttentionInterface.register(CUDNN, _cudnn_attention)
         AttentionMaskInterface.register(CUDNN, sdpa_mask)
     model.set_attn_implementation(inner)  # checks it, and fetches kernels of the Hub
+    inner = model.config._attn_implementation  # a kernel of the Hub may stand in for flash attention
     make_mask = ALL_MASK_ATTENTION_FUNCTIONS.get(inner)
 
     def mask(*args: Any, **kwargs: Any) -> Any:

@@ -124,23 +124,23 @@ def gather_sequence(
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather along a dimension; backward is the reduce-scatter."""
+    """All-gather along a dimension; backward sends each rank its parts of all gradients, which it adds."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, group: dist.ProcessGroup, dim: int) -> torch.Tensor:
         ctx.group, ctx.dim = group, dim
-        size = dist.get_world_size(group)
-        first = tensor.movedim(dim, 0).contiguous()
-        out = first.new_empty((size * first.shape[0], *first.shape[1:]))
-        dist.all_gather_into_tensor(out, first, group=group)
-        return out.movedim(0, dim).contiguous()
+        tensor = tensor.contiguous()
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(parts, tensor, group=group)
+        return torch.cat(parts, dim=dim)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        first = grads[0].movedim(ctx.dim, 0).contiguous()
-        out = first.new_empty((first.shape[0] // dist.get_world_size(ctx.group), *first.shape[1:]))
-        dist.reduce_scatter_tensor(out, first, group=ctx.group)
-        return out.movedim(0, ctx.dim).contiguous(), None, None
+        # no reduce_scatter_tensor: torch 2.13 deprecates it for a name that 2.9 does not have
+        sent = torch.stack(grads[0].chunk(dist.get_world_size(ctx.group), dim=ctx.dim))
+        received = torch.empty_like(sent)
+        dist.all_to_all_single(received, sent, group=ctx.group)
+        return received.sum(dim=0), None, None
 
 
 def _check_divides(length: int, shards: int) -> None:

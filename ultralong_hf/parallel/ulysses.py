@@ -124,6 +124,7 @@ def _all_to_all(tensor: torch.Tensor, group: dist.ProcessGroup, gives: int, take
     sent = torch.stack(tensor.chunk(dist.get_world_size(group), dim=gives))
     received = torch.empty_like(sent)
     dist.all_to_all_single(received, sent, group=group)
+    del sent  # 1 GiB for the queries of 131,072 tokens of an 8B model
     return torch.cat(received.unbind(), dim=takes)
 
 
