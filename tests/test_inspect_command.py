@@ -186,13 +186,23 @@ def test_bad_input_ends_with_status_2_and_a_line_that_says_why(capsys, model, ar
 def test_a_store_is_shown_by_its_counts(capsys, store):
     status, out, _ = inspect(capsys, store)
     assert status == 0
-    facts = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
+    above, below = out.split("\n\n")
+    facts = {line.split()[0]: line.split(maxsplit=1)[1] for line in above.splitlines()}
     assert facts["path"] == str(store)
     assert facts["target_length"] == "16"
     assert facts["rows"] == "3"  # 17 + 3 + 28 + 3 bytes, in rows of 16
     assert facts["separator"].startswith("kind text, value <s>")
     assert facts["documents"].startswith("read 2, used 2")
+    assert below.splitlines()[1].split()[1:] == ["<", "1K", "2", "45", "2", "45", "100.0%"]
     assert inspect_json(capsys, store)["rows"] == 3
+
+
+def test_a_store_and_a_row_are_drawn(capsys, store, tmp_path):
+    for name, options in (("store.png", []), ("row.png", ["--row", "1"])):
+        status, out, _ = inspect(capsys, store, *options, "--png", tmp_path / name)
+        assert status == 0
+        assert out.splitlines()[-1] == f"drawn: {tmp_path / name}"
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_row_is_shown_by_its_pieces(capsys, store, tokenizer):
@@ -202,6 +212,7 @@ def test_a_row_is_shown_by_its_pieces(capsys, store, tokenizer):
     assert header.split()[:3] == ["offset", "length", "is_separator"]
     assert [line.split()[:3] for line in pieces] == [["0", "1", "no"], ["1", "3", "yes"], ["4", "12", "no"]]
     assert pieces[1].endswith("<s>")
+    assert "⟦separator '<s>', token 1⟧" in out.split("\n\n")[2].splitlines()
     values = inspect_json(capsys, store, "--row", 1)
     assert [piece["length"] for piece in values["pieces"]] == [1, 3, 12]
 

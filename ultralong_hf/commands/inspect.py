@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 MANIFEST, PROGRESS = "manifest.json", "progress.json"  # of a finished store, and of one in the making
-_MODEL_OPTIONS, _STORE_OPTIONS = ("target", "method", "png"), ("row", "tokenizer")
+_MODEL_OPTIONS, _STORE_OPTIONS = ("target", "method"), ("row", "tokenizer", "full")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="model folder, hub id, or token store (a folder with manifest.json)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument(
+        "--png",
+        metavar="FILE",
+        help="draw: of a model wavelengths and slow-downs; of a store its tokens by document length; of a "
+        "row which token sees which",
+    )
     model = parser.add_argument_group("of a model")
     model.add_argument(
         "--target",
@@ -39,12 +45,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="only this method: yarn, llama3, ntk or linear (repeat)",
     )
-    model.add_argument("--png", metavar="FILE", help="draw wavelengths and slow-downs into this file")
     store = parser.add_argument_group("of a token store")
     store.add_argument(
-        "--row", type=int, metavar="N", help="one row: its documents, separators and first tokens"
+        "--row", type=int, metavar="N", help="one row: its documents and separators, and its text"
     )
     store.add_argument("--tokenizer", metavar="PATH", help="tokenizer to show the row's text with")
+    store.add_argument(
+        "--full", action="store_true", default=None, help="all of the row's text, not the ends of documents"
+    )
     parser.epilog = "example: ultralong inspect meta-llama/Llama-3.1-8B-Instruct --target 1M --png rope.png"
 
 
@@ -107,26 +115,89 @@ def _readers(model: str, config: PretrainedConfig) -> list[Comparison]:
 
 
 def _inspect_store(args: argparse.Namespace, folder: Path) -> int:
-    from ultralong_hf.data.inspection import describe_row, describe_store
+    from ultralong_hf.data.inspection import describe_store
+    from ultralong_hf.data.pictures import draw_composition
 
-    if args.row is None:
-        _refuse(args, ("tokenizer",), "a whole store is shown without its text")
-        facts = describe_store(folder)
-        print(json.dumps(facts, indent=2) if args.json else _fact_lines(_flat(facts)))
-        return 0
-    facts = describe_row(folder, args.row, tokenizer=args.tokenizer)
+    if args.row is not None:
+        return _inspect_row(args, folder)
+    _refuse(args, ("tokenizer", "full"), "a whole store is shown without its text")
+    facts = describe_store(folder)
+    png = None if args.png is None else str(draw_composition(facts, Path(args.png)))
     if args.json:
-        print(json.dumps(facts, indent=2))
-    else:
-        pieces = facts.pop("pieces")
-        print(f"{_fact_lines(facts)}\n\n{_piece_table(pieces)}")
+        print(json.dumps({**facts, "png": png}, indent=2))
+        return 0
+    print(f"{_fact_lines(_flat(facts))}\n\n{_composition_table(facts['composition'])}")
+    if png is not None:
+        print(f"\ndrawn: {png}")
     return 0
+
+
+def _inspect_row(args: argparse.Namespace, folder: Path) -> int:
+    from ultralong_hf.data.inspection import describe_row
+    from ultralong_hf.data.pictures import draw_row
+    from ultralong_hf.data.separators import parse_separator
+    from ultralong_hf.data.store import read_manifest
+
+    facts = describe_row(folder, args.row, tokenizer=args.tokenizer)
+    separator = read_manifest(folder)["settings"]["separator"]
+    masks = parse_separator({key: separator[key] for key in ("kind", "value")}).masks_documents
+    png = None if args.png is None else str(draw_row(facts, Path(args.png), mask_documents=masks))
+    if args.json:
+        print(json.dumps({**facts, "png": png}, indent=2))
+        return 0
+    pieces = facts.pop("pieces")
+    print(f"{_fact_lines(facts)}\n\n{_piece_table(pieces)}\n")
+    _print_text(args, folder, pieces)
+    if png is not None:
+        print(f"\ndrawn: {png}")
+    return 0
+
+
+def _print_text(args: argparse.Namespace, folder: Path, pieces: list[dict[str, Any]]) -> None:
+    from ultralong_hf.data.inspection import find_tokenizer
+    from ultralong_hf.data.row_text import TOKENS_PER_END, row_text
+    from ultralong_hf.data.store import load_packed
+
+    tokenizer = find_tokenizer(folder, args.tokenizer)
+    if tokenizer is None:
+        print("Its text is shown with --tokenizer.")
+        return
+    tokens = load_packed(folder, verify=False)[args.row]["input_ids"]
+    for line in row_text(pieces, tokens, tokenizer, tokens_per_end=None if args.full else TOKENS_PER_END):
+        print(line)
+
+
+def _composition_table(composition: dict[str, Any]) -> str:
+    """Documents and tokens by source and document length, as read and in the store."""
+    from ultralong_hf.lengths import format_length
+    from ultralong_hf.rope.tables import aligned
+
+    edges = composition["edges"]
+    ends = [*(f"< {format_length(edge)}" for edge in edges[1:]), f">= {format_length(edges[-1])}"]
+    rows = [["source", "tokens each", "documents", "tokens", "in store: documents", "tokens", "% of tokens"]]
+    whole = sum(sum(source["after"]["tokens"]) for source in composition["sources"])
+    for source in composition["sources"]:
+        columns = [source[when][what] for when in ("before", "after") for what in ("documents", "tokens")]
+        lines = [(end, *values) for end, *values in zip(ends, *columns, strict=True) if any(values)]
+        for end, *values in [*lines, ("all", *map(sum, columns))]:
+            share = f"{values[-1] / whole:.1%}" if whole else "-"
+            rows.append([source["label"], end, *(f"{value:,}" for value in values), share])
+    return aligned(rows, left=1)
 
 
 def _flat(facts: dict[str, Any]) -> dict[str, Any]:
     """A store's facts with its settings among them, less what only a program wants to know."""
-    hidden = ("settings", "format", "versions", "sources")
-    return {k: v for k, v in {**facts, **facts.get("settings", {})}.items() if k not in hidden}
+    hidden = ("settings", "format", "versions", "composition", "records", "engine", "notices", "filters")
+    composition = facts["composition"]
+    shown = {key: composition[key] for key in ("repeats", "documents_per_row", "separators_per_row")}
+    shown |= {"engine": f"{facts['engine']['name']} {facts['engine']['version']}"}
+    for source in facts["records"]:
+        if source["bad"] or source["empty"]:
+            shown[f"left out of {source['label']}"] = {**source["bad"], "empty": source["empty"]}
+    if facts["filters"]:
+        shown["removed by filters"] = facts["filters"]
+    settings = {k: v for k, v in facts["settings"].items() if k not in ("sources", "labels", "shares")}
+    return {k: v for k, v in {**facts, **settings, **shown}.items() if k not in hidden}
 
 
 def _fact_lines(facts: dict[str, Any]) -> str:
@@ -149,6 +220,8 @@ def _shown(value: Any) -> str:
         return {None: "-", True: "yes", False: "no"}[value]
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items())
     text = str(value)

@@ -62,6 +62,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what tokenizes (default: auto: gigatoken where it gives the tokenizer's own ids)",
     )
     work.add_argument("--workers", type=int, metavar="N", help="cores that tokenize (default: all)")
+    work.add_argument(
+        "--dry-run", action="store_true", help="tell counts and disk need from a sample, and write nothing"
+    )
     work.add_argument("--shard", metavar="I/N", help="make only this part, I from 0 to N - 1, in --output")
     work.add_argument("--merge", nargs="+", metavar=("OUT", "PART"), help="join all parts into the store OUT")
 
@@ -117,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         arguments = _recipe_arguments(args) if args.recipe else _plain_arguments(args)
         output = arguments["output_dir"]
+        if args.dry_run:
+            return _estimate(args, arguments)
         if args.shard is not None:
             return _make_part(args, arguments)
         from ultralong_hf.data.packing import prepare_dataset
@@ -127,12 +132,44 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _estimate(args: argparse.Namespace, arguments: dict[str, Any]) -> int:
+    from ultralong_hf.data.estimate import estimate_store
+    from ultralong_hf.data.job import open_job
+
+    output = arguments.pop("output_dir")
+    facts = estimate_store(open_job(arguments.pop("sources"), **arguments), output)
+    print(json.dumps(facts, indent=2) if args.json else _estimate_lines(facts))
+    return 0
+
+
+def _estimate_lines(facts: dict[str, Any]) -> str:
+    about = "about " if facts["is_estimate"] else ""
+    basis = "estimated from a sample" if facts["is_estimate"] else "counted, the sample holds all documents"
+    lines = [f"{basis}; nothing was written"]
+    for source in facts["sources"]:
+        sampled, bad = source["sampled"], sum(source["bad"].values())
+        lines.append(
+            f"{source['label']}: {about}{source['documents']:,} documents, {source['tokens']:,} tokens (sampled: "
+            f"{sampled['documents']:,} documents, {sampled['tokens']:,} tokens, {bad:,} bad records)"
+        )
+    lines += [
+        f"store: {about}{facts['rows']:,} rows of {facts['settings']['target_length']:,} tokens",
+        *_account_lines(facts),
+        f"disk: {about}{facts['bytes']:,} bytes for the store, {facts['disk_needed_bytes']:,} while it is "
+        f"made; {facts['disk_free_bytes']:,} are free",
+        *(f"notice: {notice}" for notice in [*facts["engine"]["notices"], *facts["notices"]]),
+    ]
+    if facts["disk_needed_bytes"] > facts["disk_free_bytes"]:
+        lines.append("notice: the disk has too little room for this.")
+    return "\n".join(lines)
+
+
 def _merge(args: argparse.Namespace) -> str:
     from ultralong_hf.data.parts import merge_parts
 
     allowed = {"merge", "json", "command", "run"}
     if idle := [
-        name for name, value in vars(args).items() if name not in allowed and value not in (None, [])
+        name for name, value in vars(args).items() if name not in allowed and value not in (None, [], False)
     ]:
         names = ", ".join("SOURCE" if name == "sources" else f"--{name.replace('_', '-')}" for name in idle)
         raise InputError(f"--merge takes its settings from the parts: {names} would have no effect.")
@@ -201,19 +238,25 @@ def _separator(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _summary(facts: dict[str, Any]) -> str:
-    documents, tokens = facts["documents"], facts["tokens"]
     return "\n".join(
         [
             f"{facts['path']}: {facts['rows']:,} rows of {facts['target_length']:,} tokens, "
             f"{facts['bytes']:,} bytes",
-            f"documents: {documents['read']:,} read, {documents['used']:,} used, "
-            f"{documents['dropped']:,} dropped, {documents['repeats']:,} repeats",
-            f"tokens: {tokens['read']:,} read = {tokens['packed']:,} packed + "
-            f"{tokens['separators']:,} of separators + {tokens['dropped']:,} dropped",
+            *_account_lines(facts),
             *_record_lines(facts),
             *(f"notice: {notice}" for notice in facts["notices"]),
         ]
     )
+
+
+def _account_lines(facts: dict[str, Any]) -> list[str]:
+    documents, tokens = facts["documents"], facts["tokens"]
+    return [
+        f"documents: {documents['read']:,} read, {documents['used']:,} used, "
+        f"{documents['dropped']:,} dropped, {documents['repeats']:,} repeats",
+        f"tokens: {tokens['read']:,} read = {tokens['packed']:,} packed + "
+        f"{tokens['separators']:,} of separators + {tokens['dropped']:,} dropped",
+    ]
 
 
 def _record_lines(facts: dict[str, Any]) -> list[str]:

@@ -45,12 +45,20 @@ def describe_row(
         raise StoreError(f"{folder} has no row {row}: it has rows 0 to {manifest['rows'] - 1}.")
     shard = Shard(**manifest["shards"][row // manifest["settings"]["rows_per_shard"]])
     pieces = read_segments(folder / shard.segments, row)
-    if tokenizer is None and (folder / TOKENIZER).is_dir():
-        tokenizer = str(folder / TOKENIZER)
-    if tokenizer is not None:
-        _add_previews(pieces, load_packed(folder, verify=False)[row]["input_ids"], load_tokenizer(tokenizer))
+    loaded = find_tokenizer(folder, tokenizer)
+    if loaded is not None:
+        _add_previews(pieces, load_packed(folder, verify=False)[row]["input_ids"], loaded)
     documents = {piece["document"] for piece in pieces if not piece["is_separator"]}
     return {"row": row, "shard": shard.file, "documents": len(documents), "pieces": pieces}
+
+
+def find_tokenizer(
+    folder: Path, tokenizer: PreTrainedTokenizerBase | str | None
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that is given, else the one in the store, else None."""
+    if tokenizer is None and (folder / TOKENIZER).is_dir():
+        tokenizer = str(folder / TOKENIZER)
+    return None if tokenizer is None else load_tokenizer(tokenizer)
 
 
 def _add_previews(pieces: list[dict[str, Any]], tokens: Any, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 MARK = "\u27e6{}\u27e7"
 """Around what is no text of a document: separators, and what was left out."""
+TOKENS_PER_END = 60
+"""Shown of the begin and of the end of a long document."""
 
 
 def row_text(
@@ -18,7 +20,7 @@ def row_text(
     tokens: np.ndarray,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    tokens_per_end: int | None = 60,
+    tokens_per_end: int | None = TOKENS_PER_END,
 ) -> Iterator[str]:
     """Lines: a heading for each piece of the row, and its text.
 
