@@ -218,10 +218,13 @@ def test_attention_that_needs_a_mask_is_refused(attention):
     assert fault.endswith("Set model.attn_implementation to sdpa, flash_attention_2 or flash_attention_3.")
 
 
-def test_the_ring_runs_in_sdpa_alone():
-    (fault,) = attention_faults(LLAMA, "flash_attention_2", "ring")
-    assert fault.endswith("Set model.attn_implementation to sdpa, or parallel.backend to ulysses or hybrid.")
+@pytest.mark.parametrize("backend", ["ring", "hybrid"])
+def test_the_ring_goes_around_sdpa_alone(backend):
+    (fault,) = attention_faults(LLAMA, "flash_attention_2", backend)
+    assert fault.startswith(f"backend {backend} has torch's ring, which goes around sdpa alone")
+    assert fault.endswith("Set parallel.attention to auto or sdpa, or parallel.backend to ulysses.")
     assert attention_faults(LLAMA, "flash_attention_2", "ulysses") == []
+    assert attention_faults(LLAMA, "sdpa_cudnn", backend) == []
 
 
 def test_a_model_with_an_attention_of_its_own_is_refused():

@@ -187,10 +187,10 @@ def attention_faults(config: Any, attention: str, backend: Backend) -> list[str]
             f"attention {attention} needs a mask of N x N or of blocks, which split rows do not have. Set "
             "model.attn_implementation to sdpa, flash_attention_2 or flash_attention_3."
         )
-    elif backend == "ring" and attention != "sdpa":
+    elif backend in ("ring", "hybrid") and attention not in ("sdpa", "sdpa_cudnn"):
         faults.append(
-            f"backend ring, which is torch's, runs in sdpa alone, not in {attention}. Set "
-            "model.attn_implementation to sdpa, or parallel.backend to ulysses or hybrid."
+            f"backend {backend} has torch's ring, which goes around sdpa alone: {attention} would attend within "
+            "each device's part. Set parallel.attention to auto or sdpa, or parallel.backend to ulysses."
         )
     model_class = _model_class(config)
     if model_class is not None and not model_class._supports_attention_backend:
