@@ -132,6 +132,26 @@ def test_finds_nearly_all_near_duplicates_and_nothing_else():
     assert (found.original[300:][~recalled] >= 300).all()
 
 
+def test_a_pair_is_alike_from_the_threshold_on():
+    """103 of 128 equal bytes are an estimate of 0.804, 102 one of 0.796."""
+    signatures = np.full((3, PERMUTATIONS), 7, np.uint8)
+    signatures[1, 103:] = 1
+    signatures[2, 102:] = 2
+    found = find_near_repeats(signatures, everything(3), threshold=0.8)
+    assert found.original.tolist() == [0, 0, 2]
+    assert found.similarity[1] == pytest.approx((103 / 128 - 1 / 256) / (255 / 256))
+
+
+def test_the_earliest_of_several_that_a_document_is_like_is_its_original():
+    """The first two are unlike; the third shares early bands with the first, late ones with the second."""
+    signatures = np.full((3, PERMUTATIONS), 7, np.uint8)
+    signatures[0, 104:] = 1
+    signatures[1, :24] = 2
+    assert estimate_similarity(signatures[0], signatures[1]) < 0.8
+    found = find_near_repeats(signatures, everything(3), threshold=0.8)
+    assert found.original.tolist() == [0, 1, 0]
+
+
 def test_a_document_that_is_left_out_already_makes_no_other_a_near_repeat():
     signatures = sign(["one two three four five six"] * 3)
     found = find_near_repeats(signatures, np.array([False, True, True]), threshold=0.8)

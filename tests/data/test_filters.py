@@ -128,13 +128,14 @@ def test_leaves_out_each_document_for_the_first_reason_and_says_why(benchmark):
         GERMAN * 3,  # 6 another language before it is a repeat
         ENGLISH * 2,  # 7 kept
         english.replace("first", "1st"),  # 8 exact repeat of 5, so 2 is what is kept
+        f"{GERMAN * 5} {QUESTION}",  # 9 another language before it is contaminated
     ]
     decisions = filters.decide(filters.annotate(texts))
-    assert decisions.codes.tolist() == [2, 1, 0, 2, 3, 4, 1, 0, 3]
-    assert decisions.counts() == {"language": 2, "contaminated": 2, "exact_duplicate": 2, "near_duplicate": 1}
+    assert decisions.codes.tolist() == [2, 1, 0, 2, 3, 4, 1, 0, 3, 1]
+    assert decisions.counts() == {"language": 3, "contaminated": 2, "exact_duplicate": 2, "near_duplicate": 1}
     told = {removal.document: removal for removal in decisions.removed}
-    assert list(told) == [0, 1, 3, 4, 5, 6, 8]
-    assert len(decisions.removed) == 7
+    assert list(told) == [0, 1, 3, 4, 5, 6, 8, 9]
+    assert len(decisions.removed) == 8
     assert told[0].detail == {
         "ngram": "natalia sold clips to 48 of her friends in april and then half",
         "benchmark": "gsm8k.jsonl, row 0, question",
@@ -188,8 +189,9 @@ def test_least_matches_and_min_confidence_are_kept_to(benchmark):
     assert strict.decide(strict.annotate([text])).codes.tolist() == [2]
     assert lenient.decide(lenient.annotate([text])).codes.tolist() == [0]
     sure = parse_filters({"languages": {"keep": ["en"], "min_confidence": 0.9}})
-    columns = sure.annotate([ENGLISH * 3, "ok"])
-    assert columns["language_confidence"][1] < 0.9
+    columns = sure.annotate([ENGLISH * 3, ENGLISH * 3])
+    assert columns["language_confidence"].min() >= 0.9
+    columns["language_confidence"][1] = 0.8
     assert sure.decide(columns).codes.tolist() == [0, 1]
 
 
