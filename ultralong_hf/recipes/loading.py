@@ -127,6 +127,7 @@ def _check_together(recipe: Recipe, faults: Faults) -> None:
     for stage, key, held_out in (
         ("cpt", "data.eval_rows", data.eval_rows),
         ("sft", "instruct.eval_samples", recipe.instruct.eval_samples),
+        ("preference", "preference_data.eval_pairs", recipe.preference_data.eval_pairs),
     ):
         strategy = getattr(recipe, stage).get("eval_strategy", "no")
         if strategy != "no" and not held_out:

@@ -187,6 +187,22 @@ class InstructSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreferenceDataSection:
+    """Pairs of answers to one prompt, the better and the worse, for the preference stage."""
+
+    sources: list[Source] = field(default_factory=list)
+    max_length: Length | None = None
+    """Tokens of prompt and answer; a longer pair is dropped and counted, never cut. None: those of a row."""
+    prompt_column: str = "prompt"
+    """A text or messages; it may be missing where both answers are whole conversations."""
+    chosen_column: str = "chosen"
+    rejected_column: str = "rejected"
+    seed: int = 0
+    eval_pairs: Count = 0
+    """Pairs at the end that are held out of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSection:
     """The arguments of `evaluate` after training."""
 
@@ -212,6 +228,7 @@ class Recipe:
     cpt: dict[str, Any]
     instruct: InstructSection
     sft: dict[str, Any]
+    preference_data: PreferenceDataSection
     preference: dict[str, Any]
     evaluation: EvaluationSection
 
@@ -227,6 +244,7 @@ SECTIONS: dict[str, type] = {
     "data": DataSection,
     "parallel": ParallelSection,
     "instruct": InstructSection,
+    "preference_data": PreferenceDataSection,
     "evaluation": EvaluationSection,
 }
 TRL_SECTIONS = {"cpt": "SFTConfig", "sft": "SFTConfig", "preference": "DPOConfig"}

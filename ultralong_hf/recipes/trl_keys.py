@@ -29,7 +29,11 @@ _TAKEN_BY_STAGE = {
         "completion_only_loss": "only the assistant's tokens count in this stage.",
         "assistant_only_loss": "only the assistant's tokens count in this stage.",
     },
-    "preference": {},
+    "preference": {
+        "max_length": "use preference_data.max_length: longer pairs are dropped and counted, not cut.",
+        "truncation_mode": "pairs are not cut.",
+        "padding_free": "TRL 1.16 ignores it.",
+    },
 }
 
 

@@ -7,35 +7,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trl import SFTConfig
+from transformers import TrainingArguments
+from trl import DPOConfig, SFTConfig
 
-from ultralong_hf.errors import MachineError, RecipeError
+from ultralong_hf.errors import MachineError, ModelError, RecipeError
 from ultralong_hf.parallel.plugin import SequenceParallelPlugin
 from ultralong_hf.recipes import Recipe
 from ultralong_hf.training.parallel import parallel_settings
 
-_ALWAYS: dict[str, Any] = {
-    # TRL's own preparation takes 114 MiB for each row of 1M tokens and would cut rows to max_length.
-    "dataset_kwargs": {"skip_prepare_dataset": True},
-    "max_length": None,
-    "remove_unused_columns": False,
+_ALWAYS: dict[str, Any] = {"max_length": None, "remove_unused_columns": False}
+# TRL's own preparation takes 114 MiB for each row of 1M tokens.
+_PREPARED: dict[str, Any] = {**_ALWAYS, "dataset_kwargs": {"skip_prepare_dataset": True}}
+
+_CONFIGS: dict[str, tuple[type, dict[str, Any]]] = {
+    "cpt": (SFTConfig, _PREPARED),
+    "sft": (SFTConfig, _PREPARED),
+    "preference": (DPOConfig, _ALWAYS),
 }
+"""Stage -> TRL's config, and the keys of it that the stage sets itself."""
 
 
 def stage_config(
     recipe: Recipe, stage: str, *, evaluates: bool, plugin: SequenceParallelPlugin | None = None
-) -> SFTConfig:
-    """The SFTConfig of `stage`, cpt or sft. With held-out samples, one evaluation runs before the first step.
+) -> Any:
+    """TRL's config of `stage`. With held-out samples, one evaluation runs before the first step.
 
     `plugin`: with its plan, which says how the model is sharded and batches are padded. Raises RecipeError
-    with what SFTConfig says of values that do not go together or not on this machine.
+    with what TRL says of values that do not go together or not on this machine.
     """
     section = getattr(recipe, stage)
-    values = {**_defaults(recipe, stage, section), "eval_on_start": evaluates, **section, **_ALWAYS}
+    config, always = _CONFIGS[stage]
+    values = {**_defaults(recipe, stage, section), "eval_on_start": evaluates, **section, **always}
     if plugin is not None:
         values |= parallel_settings(plugin, values, padded=stage == "sft")
     try:
-        args = SFTConfig(**values)
+        args = config(**values)
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"{recipe.origin}, section {stage}: {str(error).strip()}") from error
     _check_offload(args, stage)
@@ -43,7 +49,7 @@ def stage_config(
     return args
 
 
-def _check_offload(args: SFTConfig, stage: str) -> None:
+def _check_offload(args: Any, stage: str) -> None:
     """Both ways of holding activations in host memory end in an error of torch's where there is no device."""
     if torch.accelerator.is_available():
         return
@@ -60,7 +66,7 @@ def _check_offload(args: SFTConfig, stage: str) -> None:
     )
 
 
-def _check_processes(args: SFTConfig) -> None:
+def _check_processes(args: TrainingArguments) -> None:
     """accelerate takes each process for the only one where it finds neither a GPU nor use_cpu."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != args.world_size:
@@ -76,12 +82,23 @@ def output_folder(recipe: Recipe, stage: str) -> Path:
     return Path(section.get("output_dir") or f"outputs/{Path(recipe.origin).stem}/{stage}")
 
 
+def finished_folder(recipe: Recipe, stage: str) -> str:
+    """The folder with the model that `stage` left. Raises ModelError where there is none."""
+    folder = output_folder(recipe, stage)
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} holds no model yet: run examples/{stage}.py with this recipe first, or name a model "
+            "to start from (--model PATH)."
+        )
+    return str(folder)
+
+
 def _defaults(recipe: Recipe, stage: str, section: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {
         "output_dir": str(output_folder(recipe, stage)),
         "dataloader_pin_memory": torch.accelerator.is_available(),  # torch warns where there is none
     }
-    if stage == "cpt":
+    if stage in ("cpt", "preference"):
         values["per_device_eval_batch_size"] = 1  # the library's 8 rows of 1M tokens fit nowhere
     if "gradient_checkpointing" not in section:  # on as in TRL, under the name that is not deprecated
         values["activation_checkpointing"] = True

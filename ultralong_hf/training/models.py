@@ -46,6 +46,17 @@ def load_tokenizer(section: ModelSection, name_or_path: str | None = None) -> Pr
     )
 
 
+def load_both(
+    section: ModelSection, model: PreTrainedModel | str | None, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and its tokenizer; those that are loaded already, as they are."""
+    if model is None or isinstance(model, str):
+        return load_model(section, model), tokenizer or load_tokenizer(section, model)
+    if tokenizer is None:
+        raise ModelError("A loaded model was given without its tokenizer: pass tokenizer= too.")
+    return model, tokenizer
+
+
 def apply_kernels(model: PreTrainedModel, section: ModelSection) -> None:
     """Liger's kernels, if the recipe asks for them."""
     if section.liger_kernels:

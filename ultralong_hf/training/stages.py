@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel
-
 from ultralong_hf.data.instructions import build_samples, read_rows
-from ultralong_hf.errors import ModelError
 from ultralong_hf.recipes import Recipe
 from ultralong_hf.recipes.schema import LAB, InstructSection
 from ultralong_hf.rope import extend_context
 from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
-from ultralong_hf.training.configs import output_folder, stage_config
-from ultralong_hf.training.models import apply_kernels, load_model, load_tokenizer
+from ultralong_hf.training.configs import finished_folder, stage_config
+from ultralong_hf.training.models import apply_kernels, load_both
 from ultralong_hf.training.padding import WithoutPaddingMask
 from ultralong_hf.training.parallel import plan_stage
 from ultralong_hf.training.rows import hold_out, open_rows, row_collator
 from ultralong_hf.training.trainer import LongContextTrainer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 
 def cpt_trainer(
@@ -38,7 +35,7 @@ def cpt_trainer(
     `recipe.parallel` says; a set-up that would train wrongly is refused before the model is loaded.
     """
     plugin = plan_stage(recipe, "cpt", model, length=recipe.data.target_length)
-    model, tokenizer = _load(recipe, model, tokenizer)
+    model, tokenizer = load_both(recipe.model, model, tokenizer)
     rope = recipe.rope
     extend_context(
         model,
@@ -84,9 +81,9 @@ def sft_trainer(
     `model`: loaded (with its `tokenizer`), or a folder or Hub id; none: what the recipe's CPT stage left.
     Devices share samples as `recipe.parallel` says; batches are padded so that they split.
     """
-    model = model or _cpt_folder(recipe)
+    model = model or finished_folder(recipe, "cpt")
     plugin = plan_stage(recipe, "sft", model, length=recipe.instruct.max_length, padded=True)
-    model, tokenizer = _load(recipe, model, tokenizer)
+    model, tokenizer = load_both(recipe.model, model, tokenizer)
     if wants_exact_angles(model.config):
         install_exact_angles(model)
     section = recipe.instruct
@@ -105,26 +102,6 @@ def sft_trainer(
     trainer.data_collator = WithoutPaddingMask(trainer.data_collator)
     plugin.attach(trainer)
     return trainer
-
-
-def _load(
-    recipe: Recipe, model: PreTrainedModel | str | None, tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if isinstance(model, PreTrainedModel):
-        if tokenizer is None:
-            raise ModelError("A loaded model was given without its tokenizer: pass tokenizer= too.")
-        return model, tokenizer
-    return load_model(recipe.model, model), tokenizer or load_tokenizer(recipe.model, model)
-
-
-def _cpt_folder(recipe: Recipe) -> str:
-    folder = output_folder(recipe, "cpt")
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{folder} holds no model yet: run examples/cpt.py with this recipe first, or name a model "
-            "to start from (--model PATH)."
-        )
-    return str(folder)
 
 
 def _conversations(section: InstructSection) -> Iterator[tuple[str, Any]]:
