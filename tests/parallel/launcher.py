@@ -7,15 +7,13 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-MOST = 4
-
 
 class RankError(AssertionError):
     """A rank raised; the message holds its traceback."""
 
 
 class Workers:
-    """Up to `MOST` processes. They are started when first needed, and again after a case that hung."""
+    """As many processes as are asked for. They start when needed, and anew after a failure."""
 
     def __init__(self, timeout: float = 120.0) -> None:
         self.timeout = timeout

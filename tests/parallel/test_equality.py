@@ -136,6 +136,23 @@ def test_all_settings_together(workers, reference, tmp_path, processes, size, pl
     assert checked == 24
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "plugin"),
+    [
+        (2, {**ULYSSES, "dp_replicate": 2}),
+        (4, {**HYBRID, "dp_replicate": 1}),
+        (8, {**HYBRID, "ulysses_size": 2}),
+    ],
+    ids=["replicas", "two-hybrids", "ring-of-4-times-2"],
+)
+def test_eight_devices_in_three_dimensions(workers, reference, tmp_path, size, plugin):
+    """Two copies of the model sharded over two groups of two; two hybrids; one hybrid of all."""
+    options = {"batch": 8 // size, "fsdp": True}
+    results = workers.run(8, train, str(tmp_path), parallel={"size": size, **plugin}, **options)
+    assert_equal(results, reference(batch=8 // size), tokens=LENGTH // size, fsdp=True)
+
+
 @pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
 def test_a_checkpoint_goes_on_at_another_degree(workers, reference, tmp_path, fsdp):
     """Adam makes sign-like steps of gradients near zero, so that weights agree to fewer digits."""

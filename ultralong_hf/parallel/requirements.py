@@ -189,8 +189,9 @@ def attention_faults(config: Any, attention: str, backend: Backend) -> list[str]
         )
     elif backend in ("ring", "hybrid") and attention not in ("sdpa", "sdpa_cudnn"):
         faults.append(
-            f"backend {backend} has torch's ring, which goes around sdpa alone: {attention} would attend within "
-            "each device's part. Set parallel.attention to auto or sdpa, or parallel.backend to ulysses."
+            f"backend {backend} has torch's ring, which goes around sdpa alone: {attention} would attend "
+            "within each device's part. Set parallel.attention to auto or sdpa, or parallel.backend to "
+            "ulysses."
         )
     model_class = _model_class(config)
     if model_class is not None and not model_class._supports_attention_backend:
