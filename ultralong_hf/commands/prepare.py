@@ -149,8 +149,8 @@ def _estimate_lines(facts: dict[str, Any]) -> str:
     for source in facts["sources"]:
         sampled, bad = source["sampled"], sum(source["bad"].values())
         lines.append(
-            f"{source['label']}: {about}{source['documents']:,} documents, {source['tokens']:,} tokens (sampled: "
-            f"{sampled['documents']:,} documents, {sampled['tokens']:,} tokens, {bad:,} bad records)"
+            f"{source['label']}: {about}{source['documents']:,} documents, {source['tokens']:,} tokens "
+            f"(sampled: {sampled['documents']:,}, {sampled['tokens']:,} tokens, {bad:,} bad records)"
         )
     lines += [
         f"store: {about}{facts['rows']:,} rows of {facts['settings']['target_length']:,} tokens",
