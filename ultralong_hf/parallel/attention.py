@@ -19,6 +19,7 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 
 from ultralong_hf.errors import MachineError, ParallelError
 from ultralong_hf.parallel.footprint import ModelShape
+from ultralong_hf.parallel.sizes import repeated_kv_heads
 from ultralong_hf.parallel.ulysses import rows_are_split, ulysses_attention
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def _probe(
 
     def measure() -> float:
         generator = torch.Generator(device).manual_seed(0)
-        heads = [shape.heads // ulysses, *[max(shape.kv_heads // ulysses, 1)] * 2]
+        heads = [shape.heads // ulysses, *[repeated_kv_heads(shape.kv_heads, ulysses) // ulysses] * 2]
         tensors = [
             torch.randn(
                 1, count, PROBE_LENGTH, shape.head_size, device=device, dtype=dtype, generator=generator
