@@ -258,7 +258,7 @@ def test_marks_that_are_newer_than_the_tokenizers_tables_keep_their_order():
 @pytest.mark.parametrize("kind", ["GPT-2", "Llama 3", "Qwen 2", "Llama 2"])
 def test_every_character_has_the_ids_of_the_tokenizer(kind):
     encoder = PlainTextEncoder(tokenizer_of_kind(kind))
-    points = [point for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    points = [*range(0xD800), *range(0xE000, 0x34000), *range(0xE0000, 0xE0200)]  # the rest is unassigned
     with open_engine(tokenizer_of_kind(kind), engine="gigatoken") as engine:
         for first in range(0, len(points), 20_000):
             letters = [chr(point) for point in points[first : first + 20_000]]

@@ -22,7 +22,7 @@ import numpy as np
 
 from ultralong_hf.data.engine_checks import IdChecker, probe_texts
 from ultralong_hf.data.new_marks import may_hold_new_marks
-from ultralong_hf.data.tokenization import WINDOW_CHARACTERS, PlainTextEncoder, tokenizer_json
+from ultralong_hf.data.tokenization import WINDOW_CHARACTERS, PlainTextEncoder, split_tokenizer_json
 from ultralong_hf.errors import EngineMismatch, InputError, MachineError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class GigatokenEngine(Engine):
             raise MachineError(f"gigatoken cannot be imported ({error}): pip install gigatoken.") from error
         super().__init__(PlainTextEncoder(tokenizer), workers)
         self._checker = IdChecker(self._encoder, engine=f"{self.name} {self.version}", seed=seed)
-        self._json, self._reorders_marks = _without_special_tokens(tokenizer)
+        self._json, self._reorders_marks = _without_special_tokens(self._encoder.json)
         self._begin()
         self._first_texts = _FIRST_TEXTS
         probes = probe_texts([token.content for token in tokenizer.added_tokens_decoder.values()], seed)
@@ -238,14 +238,14 @@ def open_engine(
     return chosen
 
 
-def _without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, bool]:
-    """tokenizer.json by which gigatoken spells special tokens out, as PlainTextEncoder does.
+def _without_special_tokens(text: str) -> tuple[str, bool]:
+    """A tokenizer.json by which gigatoken spells special tokens out, as PlainTextEncoder does.
 
     And whether its normalizer brings marks into their canonical order (NFC and its like).
     """
-    state = json.loads(tokenizer_json(tokenizer))
+    state, model = split_tokenizer_json(text)
     state["added_tokens"] = [token for token in state["added_tokens"] if not token["special"]]
-    return json.dumps(state), '"NF' in json.dumps(state["normalizer"])
+    return f'{json.dumps(state)[:-1]}, "model": {model}}}', '"NF' in json.dumps(state["normalizer"])
 
 
 def _joined(ids: list[np.ndarray]) -> EncodedBatch:

@@ -7,6 +7,7 @@ tokenizer.json may carry along, do not happen.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import numpy as np
 from ultralong_hf.errors import ModelError
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 
@@ -59,26 +61,22 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     That is normalizer, pre-tokenizer, model and ordinary added tokens; special tokens, chat template,
     truncation and padding are left out, since they change no id of a row.
     """
-    state = json.loads(tokenizer_json(tokenizer))
+    state, model = split_tokenizer_json(tokenizer_json(tokenizer))
     ordinary = [token for token in state["added_tokens"] if not token["special"]]
-    parts = [state["normalizer"], state["pre_tokenizer"], state["model"], ordinary]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    parts = [state["normalizer"], state["pre_tokenizer"], ordinary]
+    return hashlib.sha256((json.dumps(parts, sort_keys=True) + model).encode()).hexdigest()
 
 
 class PlainTextEncoder:
     """Text -> ids, as of `tokenizer(text, add_special_tokens=False, split_special_tokens=True)`.
 
-    `dtype` is uint16 where every id of the tokenizer fits, else uint32. Threads may share an encoder.
+    `dtype` is uint16 where every id of the tokenizer fits, else uint32; `json` is its tokenizer.json. Threads
+    may share an encoder.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        from tokenizers import Tokenizer
-
-        self._backend = Tokenizer.from_str(tokenizer_json(tokenizer))
-        self._backend.encode_special_tokens = True
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self.largest_id: int = max(tokenizer.get_vocab().values())
+        self.json = tokenizer_json(tokenizer)
+        self._backend, self.largest_id = _plain_backend(self.json)
         self.dtype: np.dtype[Any] = np.dtype(np.uint16 if self.largest_id < 2**16 else np.uint32)
 
     def encode(self, text: str, run: Run = map) -> np.ndarray:
@@ -130,6 +128,27 @@ def tokenizer_json(tokenizer: PreTrainedTokenizerBase) -> str:
         return tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # `tokenizers` raises a bare Exception for parts written in Python
         raise ModelError(f"{type(tokenizer).__name__} holds parts that cannot be saved ({error}).") from error
+
+
+def split_tokenizer_json(text: str) -> tuple[dict[str, Any], str]:
+    """What stands before the model, and the model's own text, which is long and comes last.
+
+    The mark between the two cannot be in a string, where quotes are escaped.
+    """
+    head, _, model = text.partition(',"model":')
+    return json.loads(head + "}"), model[:-1]
+
+
+@functools.lru_cache(maxsize=1)  # building one takes 0.4 s, and a run asks for the same one three times
+def _plain_backend(text: str) -> tuple[Tokenizer, int]:
+    """A tokenizer for plain text, which nobody changes, and its largest id."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(text)
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
+    return backend, max(backend.get_vocab().values())
 
 
 def _find_seam(
