@@ -6,8 +6,8 @@ from cases import LENGTH, collate, tiny_llama, tokenizer, uneven_rows
 from datasets import Dataset
 from shims import gloo_counts_as_gpu
 from torch import nn
-from transformers import LlamaConfig, Trainer, TrainingArguments
-from trl import SFTConfig, SFTTrainer
+from transformers import LlamaConfig, LlamaForSequenceClassification, Trainer, TrainingArguments
+from trl import RewardTrainer, SFTConfig, SFTTrainer
 
 from ultralong_hf.errors import MachineError, ParallelError, ParallelSizeError
 from ultralong_hf.parallel import wiring
@@ -142,17 +142,27 @@ class OwnLoss(nn.Module):
         return self.inner(input_ids, attention_mask=attention_mask, labels=labels)
 
 
-def attach_to_own_loss(folder):
+def attach_to_other_losses(folder):
+    """A model that averages by itself, one with a score a row, a trainer of preferences over rows."""
     args = TrainingArguments(output_dir=folder, use_cpu=True, report_to="none")
-    trainer = Trainer(model=OwnLoss(), args=args, train_dataset=Dataset.from_list(uneven_rows(2)))
+    classifier = LlamaForSequenceClassification(tiny_llama().config)
+    messages = []
+    for model in (OwnLoss(), classifier):
+        trainer = Trainer(model=model, args=args)
+        with pytest.raises(ParallelError) as caught:
+            SequenceParallelPlugin(2, "ulysses").attach(trainer)
+        messages.append(str(caught.value).split(".")[0])
+    trainer.__class__ = RewardTrainer
     with pytest.raises(ParallelError) as caught:
-        SequenceParallelPlugin(2).attach(trainer)
-    return str(caught.value)
+        SequenceParallelPlugin(2, "ulysses").attach(trainer)
+    return [*messages, str(caught.value)]
 
 
-def test_a_model_that_averages_over_its_own_tokens_is_refused(workers, tmp_path):
-    messages = workers.run(2, attach_to_own_loss, str(tmp_path))
-    assert all("OwnLoss takes no num_items_in_batch" in message for message in messages)
+def test_losses_that_are_no_sum_over_tokens_are_refused(workers, tmp_path):
+    for messages in workers.run(2, attach_to_other_losses, str(tmp_path)):
+        assert messages[0].startswith("OwnLoss computes its loss from one device's tokens")
+        assert messages[1].startswith("LlamaForSequenceClassification computes its loss from one device's")
+        assert messages[2].startswith("RewardTrainer computes its loss from one device's tokens. Rows can be")
 
 
 def attach_beside_the_launcher(folder, told, size):

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ParallelismConfig, TorchContextParallelConfig, broadcast_object_list
 from transformers import PretrainedConfig, Trainer
-from trl import DPOTrainer
+from trl import DPOTrainer, SFTTrainer
 
 from ultralong_hf.errors import ParallelError, ParallelSizeError
 from ultralong_hf.parallel.attention import choose_attention, install_attention
@@ -243,20 +243,26 @@ class SequenceParallelPlugin:
 
 
 def _check_trainer(trainer: Trainer) -> None:
-    """Raises ParallelError for arguments under which the loss would not be the mean over all tokens."""
+    """Raises ParallelError where the loss would not be the mean over all tokens."""
     arguments: Mapping[str, Any] = vars(trainer.args)
     faults = settings_faults(arguments)
     if not trainer.args.average_tokens_across_devices:
         faults.append(
             "average_tokens_across_devices must be true: each device has other tokens of the same row."
         )
-    own_loss = type(trainer).compute_loss is not Trainer.compute_loss
+    owner = next(cls for cls in type(trainer).__mro__ if "compute_loss" in vars(cls))
+    causal = getattr(trainer.model, "loss_type", None) == "ForCausalLM" and trainer.model_accepts_loss_kwargs
     if trainer.compute_loss_func is not None:
         faults.append("compute_loss_func cannot be used with split rows: it sees one device's tokens alone.")
-    elif not own_loss and not trainer.model_accepts_loss_kwargs:
+    elif owner is Trainer and not causal:
         faults.append(
-            f"{type(cast(Any, trainer.model)).__name__} takes no num_items_in_batch: it averages its loss "
-            "over one device's tokens. Use a causal language model of transformers."
+            f"{type(trainer.model).__name__} computes its loss from one device's tokens, not as a sum over "
+            "tokens that all devices' share. Use a causal language model of transformers."
+        )
+    elif owner.__module__.startswith("trl.") and owner not in (SFTTrainer, DPOTrainer):
+        faults.append(
+            f"{owner.__name__} computes its loss from one device's tokens. Rows can be split in SFTTrainer, "
+            "DPOTrainer and transformers' Trainer."
         )
     if faults:
         raise ParallelError(*faults)
