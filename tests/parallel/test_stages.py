@@ -3,6 +3,7 @@
 import pytest
 import torch
 from cases import weights_of
+from transformers import AutoModelForCausalLM
 
 from ultralong_hf.errors import ParallelError
 from ultralong_hf.recipes import load_recipe
@@ -59,9 +60,7 @@ def test_a_stage_on_two_devices_equals_one(workers, tmp_path, stage):
 
 def test_a_wrong_set_up_is_refused_before_the_weights_are_read(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "8")
-    monkeypatch.setattr(
-        "ultralong_hf.training.stages.load_model", lambda *_: pytest.fail("weights were read")
-    )
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("read"))
     recipe = lab_recipe("cpt", tmp_path, **{"parallel.size": 8, "parallel.backend": "ulysses"})
     with pytest.raises(ParallelError, match="ulysses spreads the 4 attention heads over 8 devices"):
         cpt_trainer(recipe)
