@@ -21,6 +21,7 @@ def test_public_names_are_those_of_the_contract_and_all_resolve():
         "extend_context",
         "load_packed",
         "load_recipe",
+        "preference_trainer",
         "prepare_dataset",
         "sft_trainer",
     ]

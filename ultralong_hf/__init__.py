@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ultralong_hf.parallel import SequenceParallelPlugin
     from ultralong_hf.recipes import Recipe, load_recipe
     from ultralong_hf.rope import describe_rope, extend_context
-    from ultralong_hf.training import cpt_trainer, sft_trainer
+    from ultralong_hf.training import cpt_trainer, preference_trainer, sft_trainer
 
 _HOME_OF = {
     "LongContextCollator": "data.collator",
@@ -32,6 +32,7 @@ _HOME_OF = {
     "extend_context": "rope",
     "load_packed": "data.store",
     "load_recipe": "recipes",
+    "preference_trainer": "training",
     "prepare_dataset": "data.packing",
     "sft_trainer": "training",
 }
@@ -47,6 +48,7 @@ __all__ = [
     "extend_context",
     "load_packed",
     "load_recipe",
+    "preference_trainer",
     "prepare_dataset",
     "sft_trainer",
 ]

@@ -107,7 +107,8 @@ class SplitCalls:
         length = call.length if call.shifted else call.length - 1
         columns = self.group.gather(together)[:, :length].unbind(2)
         whole = {
-            key: column.to(value.dtype) for (key, value), column in zip(fields.items(), columns, strict=True)
+            key: column.to(value.dtype, copy=True)
+            for (key, value), column in zip(fields.items(), columns, strict=True)
         }
         counted = whole["label_mask"].sum().clamp(min=1) if call.num_items is None else call.num_items
         loss = -whole["log_probs"].sum() / counted
