@@ -179,10 +179,11 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = error.filename or folder
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MachineError(
-                f"{place}: the disk is full. Make room, and run the same again: it goes on from the last "
+                f"{folder}: the disk is full. Make room, and run the same again: it goes on from the last "
                 "whole file. The work needs twice the bytes of its tokens."
             ) from error
-        raise MachineError(f"{place} cannot be written or read: {error.strerror or error}") from error
+        if error.filename is None or not Path(error.filename).is_relative_to(folder):
+            raise  # of whatever the documents come from
+        raise MachineError(f"{error.filename} cannot be written or read: {error.strerror}") from error

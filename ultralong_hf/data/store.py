@@ -1,6 +1,7 @@
 """The token store: a `datasets` folder of packed rows, with a manifest of ours.
 
-data-00000.arrow ...         rows, one column `input_ids` of fixed length, a record batch a row
+data-00000.arrow ...         rows, one column `input_ids` of fixed length; a record batch holds a row, or as
+                             many as make 1M tokens
 segments/00000.parquet ...   which document, from which token to which, lies where in which row
 state.json, dataset_info.json   what `datasets.load_from_disk` needs
 bad_records.jsonl            only if records were skipped: their places and what was wrong
@@ -237,7 +238,7 @@ class StoreWriter:
         def tokens() -> Iterator[np.ndarray]:
             for block in rows:
                 pieces.append((block.pieces, block.documents))
-                yield from block.tokens
+                yield block.tokens
 
         row_count, sha256 = write_rows(self.folder / file, schema, tokens())
         segments_sha256 = write_segments(self.folder / segments, segment_table(pieces, names))
