@@ -34,7 +34,7 @@ ENGINES = ("auto", "gigatoken", "tokenizers")
 
 _FIRST_TEXTS, _FIRST_CHARACTERS = 64, 1 << 12
 _LEAST_SPAN = 1 << 20
-_CACHE_BYTES = 256 * 1024**2
+_CACHE_BYTES = 512 * 1024**2
 _CACHE_CHARACTERS = 64 * 10**6
 
 Item = TypeVar("Item")
