@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from preflight_cases import BREAKS, check
 
-from ultralong_hf.parallel.preflight import Numbers, Preflight
+from ultralong_hf.parallel.preflight_report import Numbers, Preflight
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

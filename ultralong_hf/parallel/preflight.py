@@ -5,125 +5,40 @@ Letters: `B` rows, `N` tokens of a row.
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch.distributed.tensor import DTensor
 from transformers import DefaultFlowCallback
 from transformers.trainer_callback import CallbackHandler
+from trl import DPOTrainer
 
 from ultralong_hf.data.collator import IGNORED
 from ultralong_hf.errors import ParallelError
-from ultralong_hf.lengths import format_length
+from ultralong_hf.parallel.preflight_report import Numbers, Preflight
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
 
-logger = logging.getLogger(__name__)
-
 SHORT = 2048
 """Tokens of a row in the check: room for a few in every part, and for whole rows on one device."""
 
-TOLERANCES = {"float32": (1e-5, 1e-4), "bfloat16": (1e-2, 5e-2), "float16": (1e-2, 5e-2)}
-"""Compute dtype -> relative differences of the loss and of the gradient norm that are taken for rounding.
-Two to five times what the order of summation alone makes; the mildest fault known to us, positions that
-count within a part, changes a trained model's loss by more."""
-
-_CUT = " Labels must be shifted before rows are split: the last token of a part has its next one elsewhere."
-_TWICE = " Some devices hold the same ones."
-_OTHERWISE = " Tokens see others than they should, count otherwise, or stand at other positions."
-
 Batch = dict[str, torch.Tensor]
-Loss = Callable[["PreTrainedModel", Batch], tuple[torch.Tensor, torch.Tensor]]
+Loss = Callable[["PreTrainedModel", Batch], tuple[torch.Tensor, int]]
 """A model and a batch of whole rows -> the sum of its losses, and how many they are."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Numbers:
-    """What one step gave."""
-
-    loss: float
-    gradient_norm: float
-    counted: int
-    """Tokens that count for the loss, over all devices."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preflight:
-    """One process and the set-up as launched, side by side."""
-
-    one: Numbers
-    launched: Numbers
-    processes: int
-    degree: int
-    """Devices that are said to share a row."""
-    length: int
-    """Tokens of the longest row of the check."""
-    device_tokens: int
-    """Tokens of a row that reached the model on a device, at most."""
-    dtype: str
-
-    def faults(self) -> list[str]:
-        """What is wrong with the set-up, a sentence each; empty where its numbers are right."""
-        loss_tolerance, norm_tolerance = TOLERANCES[self.dtype]
-        faults = []
-        if self.device_tokens * self.degree > self.length:
-            faults.append(
-                f"rows of {self.length:,} tokens are not split: {self.degree} devices are to share them, but "
-                f"one got {self.device_tokens:,}. Attach the plugin to the trainer before it trains."
-            )
-        one, launched = self.one, self.launched
-        if launched.counted != one.counted:
-            faults.append(
-                f"{launched.counted:,} tokens count for the loss on {self.processes} processes and "
-                f"{one.counted:,} on one." + (_CUT if launched.counted < one.counted else _TWICE)
-            )
-        if not _near(one.loss, launched.loss, loss_tolerance):
-            faults.append(
-                f"the loss is {launched.loss:.7g} on {self.processes} processes and {one.loss:.7g} on one."
-                + (self._ratio(one.loss, launched.loss) or _OTHERWISE)
-            )
-        if not _near(one.gradient_norm, launched.gradient_norm, norm_tolerance):
-            faults.append(
-                f"the gradient norm is {launched.gradient_norm:.7g} on {self.processes} processes and "
-                f"{one.gradient_norm:.7g} on one." + self._ratio(one.gradient_norm, launched.gradient_norm)
-            )
-        return faults
-
-    def lines(self) -> list[str]:
-        """The table for the terminal."""
-        what = f"{format_length(self.length)} tokens a row, {self.dtype}"
-        rows = [("", "one process", f"{self.processes} processes")]
-        for name, key in (("loss", "loss"), ("gradient norm", "gradient_norm")):
-            rows.append((name, f"{getattr(self.one, key):.7g}", f"{getattr(self.launched, key):.7g}"))
-        rows.append(("tokens counted", f"{self.one.counted:,}", f"{self.launched.counted:,}"))
-        rows.append(("tokens a device", f"{self.length:,}", f"{self.device_tokens:,}"))
-        return [f"parallel check, {what}", *(f"{a:<16}{b:>16}{c:>16}" for a, b, c in rows)]
-
-    def _ratio(self, one: float, launched: float) -> str:
-        """A sentence, with a space before it, where one number is a multiple of the other; else empty."""
-        if not (math.isfinite(launched) and one > 0 and launched > 0):
-            return ""
-        for factor in {self.degree, self.processes} - {1}:
-            if math.isclose(launched / one, factor, rel_tol=0.02):
-                return f" That is {factor} times too much: summed over devices where it should be averaged."
-            if math.isclose(one / launched, factor, rel_tol=0.02):
-                return f" That is {factor} times too little: divided by the devices once too often."
-        return ""
-
-
-def check_parallel(trainer: Trainer, *, loss: Loss | None = None, length: int = SHORT) -> Preflight:
+def check_parallel(trainer: Trainer, *, length: int = SHORT) -> Preflight:
     """Trains one step on short rows as launched, and on one process; raises ParallelError where they differ.
 
-    The trainer is spent afterwards: its settings are changed, and its data. Nothing is saved. `loss`: that of
-    the trainer; none: the mean cross entropy of the next tokens. `length`: rows are cut to it. All processes
-    must call this.
+    The trainer is spent afterwards: its settings are changed, and its data. Nothing is saved. `length`: rows
+    are cut to it. On one process the loss is the mean cross entropy of the next tokens by torch, or for TRL's
+    DPOTrainer its own. All processes must call this.
     """
     accelerator = trainer.accelerator
     if accelerator.num_processes == 1:
@@ -134,7 +49,8 @@ def check_parallel(trainer: Trainer, *, loss: Loss | None = None, length: int = 
     collator = _prepare(trainer, length)
     one = None
     if accelerator.process_index == 0:  # under FSDP the only one that is sure to have the weights
-        one = _on_one_process(trainer, collator, loss or next_token_loss)
+        loss = pair_loss(trainer) if isinstance(trainer, DPOTrainer) else next_token_loss
+        one = _on_one_process(trainer, collator, loss)
     launched, widest = _as_launched(trainer)
     verdict: list[Preflight | None] = [None]
     if one is not None:
@@ -155,7 +71,7 @@ def check_parallel(trainer: Trainer, *, loss: Loss | None = None, length: int = 
     return result
 
 
-def next_token_loss(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def next_token_loss(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, int]:
     """Cross entropy of the next tokens, summed, and the count of labels that are not -100."""
     inputs = {key: value for key, value in batch.items() if key not in ("labels", "shift_labels")}
     logits = model(**inputs, use_cache=False).logits[:, :-1]
@@ -163,7 +79,26 @@ def next_token_loss(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor,
     total = F.cross_entropy(
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    return total, (labels != IGNORED).sum()
+    return total, int((labels != IGNORED).sum())
+
+
+def pair_loss(trainer: DPOTrainer) -> Loss:
+    """The trainer's own loss on whole batches, of pairs, asking no other process."""
+
+    def loss(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, int]:
+        reference = trainer.ref_model
+        if reference is not None and any(isinstance(weight, DTensor) for weight in reference.parameters()):
+            reference = model  # FSDP has taken it apart; before the first step it is the model itself
+        with (
+            patch.object(trainer.accelerator, "gather", lambda value: value),
+            patch.object(trainer.accelerator, "gather_for_metrics", lambda value: value),
+            patch.object(trainer, "ref_model", reference),
+        ):
+            mean = type(trainer).compute_loss(trainer, model, batch)
+        pairs = len(batch["input_ids"]) // 2
+        return mean * pairs, pairs
+
+    return loss
 
 
 class _Shortened:
@@ -219,10 +154,11 @@ def _prepare(trainer: Trainer, length: int) -> _Shortened:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment]
+    collator = _Shortened(trainer.data_collator, length, 2 * degree)
     groups = trainer.accelerator.num_processes // degree
     count = groups * args.per_device_train_batch_size * args.gradient_accumulation_steps
-    trainer.train_dataset = _first_rows(trainer.train_dataset, count)
-    collator = _Shortened(trainer.data_collator, length, 2 * degree)
+    rows = _first_rows(trainer.train_dataset, count)
+    trainer.train_dataset = [_shortened_pair(row, collator.length) for row in rows]
     trainer.data_collator = collator
     return collator
 
@@ -238,29 +174,61 @@ def _first_rows(dataset: Any, count: int) -> list[Any]:
     return [rows[index % len(rows)] for index in range(count)]
 
 
+def _shortened_pair(row: Any, length: int) -> Any:
+    """A prompt and its two answers, cut where they are furthest from each other; other rows as they are."""
+    if "prompt_ids" not in row:
+        return row
+    chosen, rejected = (row[key][: length // 2] for key in ("chosen_ids", "rejected_ids"))
+    room = length - max(len(chosen), len(rejected))
+    return {**row, "prompt_ids": row["prompt_ids"][-room:], "chosen_ids": chosen, "rejected_ids": rejected}
+
+
 def _on_one_process(trainer: Trainer, collator: _Shortened, loss: Loss) -> Numbers:
     """Loss and gradient norm of all rows of the step, whole, in the plain model on this device."""
     model, device = cast("PreTrainedModel", trainer.model), trainer.accelerator.device
     rows: Any = trainer.train_dataset
     size = trainer.args.per_device_train_batch_size
-    summed, counted = 0.0, 0
-    with _plain(model, device):
+    summed, losses = 0.0, 0
+    with _plain(model, device), _Watch(model) as watch:
         for start in range(0, len(rows), size):
             batch = {key: value.to(device) for key, value in collator(rows[start : start + size]).items()}
             with trainer.accelerator.autocast():
                 total, count = loss(model, batch)
             total.backward()
             summed += float(total.detach())
-            counted += int(count)
+            losses += count
         norms = [p.grad.float().norm() for p in model.parameters() if p.grad is not None]
     norm = float(torch.stack(norms).norm())
-    return Numbers(loss=summed / max(counted, 1), gradient_norm=norm / max(counted, 1), counted=counted)
+    return Numbers(loss=summed / losses, gradient_norm=norm / losses, counted=watch.counted or losses)
+
+
+class _Watch:
+    """What comes to a model: the most tokens of a row, and how many of them count for the loss."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.widest = 0
+        self.counted = 0
+
+    def __enter__(self) -> _Watch:
+        self.handle = self.model.register_forward_pre_hook(self._note, with_kwargs=True)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.handle.remove()
+
+    def _note(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self.widest = max(self.widest, kwargs["input_ids"].shape[1])
+        labels = kwargs.get("shift_labels")
+        if labels is None and "labels" in kwargs:
+            labels = kwargs["labels"][:, 1:]
+        if labels is not None:
+            self.counted += int((labels != IGNORED).sum())
 
 
 @contextmanager
 def _plain(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
-    """The model on `device`, in training, with torch's own attention; as it was, and without gradients, "
-    "after."""
+    """The model on `device`, in training, with torch's own attention; afterwards as it was."""
     attention, home, training = model.config._attn_implementation, model.device, model.training
     model.set_attn_implementation("sdpa")
     model.train()
@@ -276,24 +244,12 @@ def _plain(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
 
 def _as_launched(trainer: Trainer) -> tuple[Numbers, int]:
     """Loss and gradient norm of one step of the trainer, and the most tokens of a row that a device got."""
-    widest = counted = 0
-
-    def note(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal widest, counted
-        widest = max(widest, kwargs["input_ids"].shape[1])
-        labels = kwargs.get("shift_labels")
-        labels = kwargs["labels"][:, 1:] if labels is None else labels
-        counted += int((labels != IGNORED).sum())
-
     assert trainer.model is not None
-    handle = trainer.model.register_forward_pre_hook(note, with_kwargs=True)
-    try:
+    with _Watch(trainer.model) as watch:
         trainer.train()
-    finally:
-        handle.remove()
     (entry,) = [entry for entry in trainer.state.log_history if "loss" in entry]
     device = trainer.accelerator.device
-    most, total = torch.tensor(widest, device=device), torch.tensor(counted, device=device)
+    most, total = torch.tensor(watch.widest, device=device), torch.tensor(watch.counted, device=device)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     dist.all_reduce(total)
     numbers = Numbers(loss=entry["loss"], gradient_norm=float(entry["grad_norm"]), counted=int(total))
@@ -311,7 +267,3 @@ def _compute_dtype(trainer: Trainer) -> str:
     mixed = {"bf16": "bfloat16", "fp16": "float16"}.get(trainer.accelerator.mixed_precision)
     assert trainer.model is not None
     return mixed or str(next(trainer.model.parameters()).dtype).removeprefix("torch.")
-
-
-def _near(expected: float, found: float, tolerance: float) -> bool:
-    return math.isfinite(found) and math.isclose(expected, found, rel_tol=tolerance)
