@@ -6,7 +6,6 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -112,26 +111,20 @@ def text_digest(text: str) -> int:
 
 def text_batches(documents: Iterable[tuple[int, Document]], records: RecordPolicy) -> Iterator[TextBatch]:
     """Batches of about 8 M characters, or one document if that is longer."""
-    stream = iter(documents)
-    while batch := list(islice(_until_full(stream), BATCH_DOCUMENTS)):
-        keys = [(source, document.file, document.row) for source, document in batch]
-        yield TextBatch(
-            np.array(keys, dtype=np.int64),
-            [document.name for _, document in batch],
-            [document.text for _, document in batch],
-            records.state(),
-        )
-
-
-def _until_full(stream: Iterator[tuple[int, Document]]) -> Iterator[tuple[int, Document]]:
+    keys: list[tuple[int, int, int]] = []
+    names: list[str] = []
+    texts: list[str] = []
     room = BATCH_CHARACTERS
-    while room > 0:
-        for source, document in stream:
-            room -= len(document.text)
-            yield source, document
-            break
-        else:
-            return
+    for source, (text, name, file, row) in documents:
+        keys.append((source, file, row))
+        names.append(name)
+        texts.append(text)
+        room -= len(text)
+        if room <= 0 or len(texts) == BATCH_DOCUMENTS:
+            yield TextBatch(np.array(keys, dtype=np.int64), names, texts, records.state())
+            keys, names, texts, room = [], [], [], BATCH_CHARACTERS
+    if texts:
+        yield TextBatch(np.array(keys, dtype=np.int64), names, texts, records.state())
 
 
 def _encoded(

@@ -6,6 +6,7 @@ store has the bytes that one machine would have given.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def merge_parts(output_dir: str | Path, parts: Sequence[str | Path]) -> Dataset:
     first = opened[0]
     settings = Settings.from_dict(first.facts["settings"])
     filters = parse_filters(first.facts["filters"])
-    if filters and filters.settings() != settings.filters:
+    if filters and json.loads(json.dumps(filters.settings())) != settings.filters:
         raise StoreError(
             f"{first.folder}: the benchmark files or libraries of its filters are others here than where it "
             "was made."

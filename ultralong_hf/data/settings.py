@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from ultralong_hf.data.ordering import Order
 from ultralong_hf.errors import DocumentError, StoreError
-
-Order = Literal["source", "shuffled", "related"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,9 @@ class Settings:
         return all(self.sources)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As it comes back from JSON."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Settings:
