@@ -14,6 +14,7 @@ def test_public_names_are_those_of_the_contract_and_all_resolve():
     assert ultralong_hf.__all__ == [
         "LongContextCollator",
         "Recipe",
+        "SequenceParallelPlugin",
         "UltraLongError",
         "cpt_trainer",
         "describe_rope",

@@ -22,14 +22,22 @@ def shorter_rows(count: int) -> list[dict[str, list[int]]]:
     ]
 
 
-def make_trainer(kind: str, model: Any, arguments: dict[str, Any], rows: Any, *, padded: bool) -> Trainer:
+def hide_the_first(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
+    batch = collate(rows)
+    batch["attention_mask"][:, 0] = 0
+    return batch
+
+
+def make_trainer(
+    kind: str, model: Any, arguments: dict[str, Any], rows: Any, *, padded: bool, longest: int
+) -> Trainer:
     more = {"train_dataset": rows, "eval_dataset": rows, "data_collator": None if padded else collate}
     if kind == "plain":
         return Trainer(model=model, args=TrainingArguments(**arguments), **more)
     args = SFTConfig(
         dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, shuffle_dataset=False, **arguments
     )
-    kinds = {"trl": (SFTTrainer, {}), "ours": (LongContextTrainer, {"bucket_length": LENGTH})}
+    kinds = {"trl": (SFTTrainer, {}), "ours": (LongContextTrainer, {"bucket_length": longest})}
     trainer_class, further = kinds[kind]
     return trainer_class(model=model, args=args, processing_class=tokenizer(), **more, **further)
 
@@ -46,6 +54,9 @@ def evaluate(
     train_first: bool = False,
     predict: bool = False,
     labels: bool = True,
+    length: int = LENGTH,
+    train_after: bool = False,
+    pad_left: bool = False,
 ) -> dict[str, Any]:
     """Metrics, predictions, and how many tokens of a row reached the model's embeddings.
 
@@ -56,17 +67,20 @@ def evaluate(
         if fsdp:
             stack.enter_context(gloo_counts_as_gpu())
         model = tiny_llama()
+        model.config.max_position_embeddings = length
         plugin = SequenceParallelPlugin(**(parallel or {"size": 1}))
-        plugin.resolve(model.config, LENGTH)
+        plugin.resolve(model.config, length)
         arguments = _arguments(output_dir, 1, False, use_cpu=not fsdp)
         arguments |= plugin.fsdp_settings() if fsdp else {}
         arguments |= {"per_device_eval_batch_size": batch, "per_device_train_batch_size": batch}
         arguments |= {"learning_rate": 0.0, "save_strategy": "no"}
-        made = shorter_rows(rows) if padded else uneven_rows(rows)
+        made = shorter_rows(rows) if padded else uneven_rows(rows, length)
         if not labels:
             made = [{"input_ids": row["input_ids"]} for row in made]
         data = Dataset.from_list(made)
-        trainer = make_trainer(kind, model, arguments, data, padded=padded)
+        trainer = make_trainer(kind, model, arguments, data, padded=padded, longest=length)
+        if pad_left:
+            trainer.data_collator = hide_the_first
         plugin.attach(trainer)
         if train_first:
             trainer.train()
@@ -81,11 +95,16 @@ def evaluate(
         else:
             metrics = trainer.evaluate()
             metrics |= {key: value for key, value in trainer.state.log_history[-1].items() if "eval" in key}
+        if train_after:
+            trainer.train()
+        result["steps"] = [
+            (entry["loss"], float(entry["grad_norm"]))
+            for entry in trainer.state.log_history
+            if "loss" in entry
+        ]
         timed = ("runtime", "per_second", "time")
         result["metrics"] = {
             key: value for key, value in metrics.items() if not key.endswith(timed) and key != "epoch"
         }
         result["seen"] = seen
         return result
-
-

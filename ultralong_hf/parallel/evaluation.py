@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import recursively_apply
+from torch.distributed.fsdp import FSDPModule
 from transformers import Trainer
 
 from ultralong_hf.data.collator import IGNORED
@@ -36,10 +37,33 @@ def split_evaluation(trainer: Trainer, calls: SplitCalls) -> None:
 
     def evaluation_loop(*args: Any, **kwargs: Any) -> Any:
         trainer.gather_function = gather
-        return loop(*args, **kwargs)
+        shard_before_training(trainer)
+        output = loop(*args, **kwargs)
+        let_training_wrap(trainer)
+        return output
 
     trainer.prediction_step = prediction_step  # type: ignore[method-assign]
     trainer.evaluation_loop = evaluation_loop  # type: ignore[method-assign]
+
+
+def shard_before_training(trainer: Trainer) -> None:
+    """Shards a model under FSDP2 that has not trained yet; accelerate 1.15 wants an optimizer with it."""
+    model = trainer.model
+    if not trainer.accelerator.is_fsdp2 or trainer.is_in_train or isinstance(model, FSDPModule):
+        return
+    assert isinstance(model, torch.nn.Module)
+    stand_in = torch.optim.SGD(model.parameters(), lr=0.0)
+    trainer.model = trainer.model_wrapped = trainer.accelerator.prepare(model, stand_in)[0]
+
+
+def let_training_wrap(trainer: Trainer) -> None:
+    """After an evaluation before training: DDP is still to wrap the model.
+
+    transformers 5.23 has accelerate 1.15 prepare it for evaluation, without DDP, and accelerate then takes it
+    for prepared: each process would train on its own rows, without a word.
+    """
+    if not trainer.is_in_train and trainer.model_wrapped is trainer.model and not trainer.is_fsdp_enabled:
+        trainer.model._is_accelerate_prepared = False  # type: ignore[assignment]
 
 
 class RowGatherer:

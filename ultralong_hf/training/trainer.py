@@ -18,6 +18,7 @@ from trl import SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from ultralong_hf.evaluation.buckets import bucket_edges, sum_by_bucket
+from ultralong_hf.parallel.evaluation import let_training_wrap
 from ultralong_hf.rope import finish_model_folder
 from ultralong_hf.rope.folder import edit_json
 from ultralong_hf.training.checkpoints import is_checkpoint
@@ -52,6 +53,7 @@ class LongContextTrainer(SFTTrainer):
         output = super().evaluation_loop(
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
         )
+        let_training_wrap(self)
         assert output.metrics is not None
         total, count = self._bucket_sums.sum(dim=0).tolist()
         if count:
