@@ -12,13 +12,18 @@ class RankError(AssertionError):
     """A rank raised; the message holds its traceback."""
 
 
+RUNS_PER_PROCESS = 24
+"""gloo keeps some of the threads of each group until the process ends; thousands of them slow all down."""
+
+
 class Workers:
-    """As many processes as are asked for. They start when needed, and anew after a failure."""
+    """As many processes as are asked for. They start when needed, and anew after a failure or 24 cases."""
 
     def __init__(self, timeout: float = 120.0) -> None:
         self.timeout = timeout
         self._context = multiprocessing.get_context("spawn")
         self._ranks: list[tuple[Any, Any]] = []
+        self._runs = 0
 
     def run(self, size: int, function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
         """What `function` returns on each of `size` ranks. It makes the process group, this destroys it.
@@ -26,8 +31,9 @@ class Workers:
         `function` must be importable. Raises RankError with the first rank's traceback. A rank that does not
         answer in `timeout` seconds ends all.
         """
-        if not all(process.is_alive() for process, _ in self._ranks):
+        if self._runs >= RUNS_PER_PROCESS or not all(process.is_alive() for process, _ in self._ranks):
             self.stop()
+        self._runs += 1
         while len(self._ranks) < size:
             self._ranks.append(self._start())
         port = _free_port()
@@ -47,6 +53,7 @@ class Workers:
             process.terminate()
             process.join()
         self._ranks = []
+        self._runs = 0
 
     def _start(self) -> tuple[Any, Any]:
         ours, theirs = self._context.Pipe()
