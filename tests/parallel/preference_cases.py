@@ -17,7 +17,8 @@ from trl import DPOConfig, DPOTrainer
 
 from ultralong_hf.parallel.groups import SequenceGroup
 from ultralong_hf.parallel.plugin import SequenceParallelPlugin
-from ultralong_hf.training.preference import PreferenceTrainer
+from ultralong_hf.recipes import load_recipe
+from ultralong_hf.training.preference import PreferenceTrainer, preference_trainer
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
@@ -122,3 +123,24 @@ def train_pairs(
             "seen": seen,
             "sharded": any(isinstance(weight, DTensor) for weight in trainer.model.parameters()),
         }
+
+
+def run_stage(folder: str, **overrides: Any) -> tuple[list[float], dict[str, torch.Tensor], int]:
+    """Losses and gradient norms of the lab's preference stage, weights after it, devices that share a row."""
+    own = {
+        "output_dir": f"{folder}/preference",
+        "max_steps": 2,
+        "optim": "sgd",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "per_device_train_batch_size": 2,
+    }
+    keys = {f"preference.{key}": value for key, value in own.items()}
+    trainer = preference_trainer(load_recipe("lab", {**keys, **overrides}), model="lab")
+    trainer.train()
+    trainer.save_model()
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    numbers = [float(entry[key]) for key in ("loss", "grad_norm") for entry in history]
+    group = getattr(trainer, "sequence_group", None)
+    return numbers, weights_of(trainer.model), group.size if group else 1

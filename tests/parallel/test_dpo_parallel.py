@@ -3,8 +3,10 @@
 import itertools
 
 import pytest
+import torch
 from cases import LENGTH
-from preference_cases import train_pairs
+from preference_cases import run_stage, train_pairs
+from transformers import AutoModelForCausalLM
 
 TOLERANCE = 1e-5
 """Relative. Rewards are small differences of log-probabilities near -100, so that 1e-5 is absolute there."""
@@ -95,6 +97,22 @@ def test_every_pass_over_policy_and_reference_is_split(workers, reference, tmp_p
     assert max(lengths) > LENGTH // 2
     for ours in results:
         assert ours["seen"] == [-(-length // 2) for length in lengths]
+
+
+@pytest.mark.parametrize("precomputed", [False, True], ids=["beside", "precomputed"])
+def test_the_stage_of_a_recipe_on_two_devices_equals_one(workers, tmp_path, precomputed):
+    options = {"preference.precompute_ref_log_probs": precomputed}
+    numbers, weights, size = workers.run(1, run_stage, str(tmp_path / "one"), **options)[0]
+    assert (len(numbers), size) == (4, 1)
+    two = str(tmp_path / "two")
+    for ours in workers.run(2, run_stage, two, **options, **{"parallel.size": 2}):
+        assert ours[2] == 2
+        assert ours[0] == pytest.approx(numbers, rel=TOLERANCE)
+        for name, tensor in weights.items():
+            assert (ours[1][name] - tensor).norm() <= TOLERANCE * tensor.norm(), name
+    model = AutoModelForCausalLM.from_pretrained(f"{two}/preference")
+    assert model.config._attn_implementation == "sdpa"
+    assert all(torch.equal(ours[1][name], tensor) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.slow
