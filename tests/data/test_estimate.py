@@ -70,8 +70,10 @@ def test_a_budget_binds_in_an_estimate(corpus, tmp_path):
 
 def test_bad_and_empty_records_are_counted_in_the_sample(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", ["a" * 50, "", None, "b" * 50])
-    told = estimate_store(job(path), tmp_path)["sources"][0]
+    facts = estimate_store(job(path), tmp_path)
+    told = facts["sources"][0]
     assert (told["documents"], told["empty"], told["bad"]) == (2, 1, {"null": 1})
+    assert "25.0% of the records sampled are bad" in facts["notices"][0]
 
 
 def test_a_corpus_too_large_to_plan_with_is_planned_as_a_part(corpus, tmp_path, monkeypatch):
@@ -80,6 +82,17 @@ def test_a_corpus_too_large_to_plan_with_is_planned_as_a_part(corpus, tmp_path, 
     part = estimate_store(job(corpus), tmp_path)
     assert part["documents"]["read"] == 600
     assert part["rows"] == pytest.approx(whole["rows"], rel=0.2)
+
+
+def test_many_small_files_are_looked_into(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(300):
+        (folder / f"{number}.txt").write_text("x" * (1 + number % 100))
+    told = estimate_store(job(folder), tmp_path, sample_characters=5_000)["sources"][0]
+    assert 80 <= told["sampled"]["documents"] <= 120
+    assert told["documents"] == 300
+    assert told["tokens"] == pytest.approx(300 * 50.5, rel=0.2)
 
 
 def test_each_source_is_drawn_from_its_own_sample(corpus, tmp_path):

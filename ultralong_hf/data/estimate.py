@@ -23,8 +23,8 @@ from ultralong_hf.errors import DocumentError
 
 SAMPLE_CHARACTERS = 8_000_000
 """Of each source, but for the last document of each file."""
-_FILES = 32
-"""Files of a source that are looked into, spread evenly over it."""
+_LEAST_FILES, _MOST_FILES = 32, 4096
+"""Files of a source that are looked into, drawn at random: the first is how many share the characters."""
 _MOST_DOCUMENTS = 2_000_000
 """Documents that are planned with; of a larger corpus, a part as if it were all."""
 _BATCH_DOCUMENTS = 1024
@@ -61,9 +61,9 @@ def estimate_store(
 ) -> dict[str, Any]:
     """Account and composition of the store that `job` would make, as in a manifest, and the disk it needs.
 
-    Of each source documents of up to 32 files are read and tokenized. If they are not all, a corpus of as
-    many documents as the source seems to have is drawn from them, with replacement, and planned as a real
-    one. Filters, which look at whole corpora, are left out.
+    Of each source documents of some files are read and tokenized. If they are not all, a corpus of as many
+    documents as the source seems to have is drawn from them, with replacement, and planned as a real one.
+    Filters, which look at whole corpora, are left out.
 
     Raises DocumentError for a stream of unknown size and for sources that cannot be read.
     """
@@ -90,7 +90,7 @@ def estimate_store(
         **facts,
         "sources": [_told(sample) for sample in samples],
         "engine": {"name": engine.name, "version": engine.version, "notices": engine.notices},
-        "notices": plan.notices,
+        "notices": [*plan.notices, *_too_bad(samples, job.policy.max_bad_share)],
         "bytes": store_bytes,
         "disk_needed_bytes": store_bytes + facts["tokens"]["of_documents"] * item,
         "disk_free_bytes": shutil.disk_usage(_existing(Path(output_dir))).free,
@@ -139,8 +139,13 @@ def _sample_source(source: Source, job: Job, engine: Engine, characters: int) ->
     records = RecordPolicy(job.policy.on_error, max_bad_share=1.0)
     counts = records.begin(0, source.label)
     files = source.files or 1
-    looked = np.unique(np.linspace(0, files - 1, min(files, _FILES)).round()).astype(int).tolist()
-    samples = {n: _sample_file(source, n, files, records, characters // len(looked)) for n in looked}
+    samples: dict[int, FileSample] = {}
+    left = characters
+    for number in _in_random_order(files, job.settings.seed):
+        samples[number] = _sample_file(source, number, files, records, characters // min(files, _LEAST_FILES))
+        left -= sum(map(len, samples[number].texts))
+        if left <= 0:
+            break
     counts.good = sum(len(sample.texts) for sample in samples.values())
     encoded = [
         (texts, *engine.encode(texts)) for sample in samples.values() for texts in _batches(sample.texts)
@@ -156,6 +161,11 @@ def _sample_source(source: Source, job: Job, engine: Engine, characters: int) ->
         documents=_documents(source, samples, files),
         is_whole=len(samples) == files and all(sample.is_whole for sample in samples.values()),
     )
+
+
+def _in_random_order(files: int, seed: int) -> list[int]:
+    order: list[int] = np.argsort(uniform(seed, "files", np.arange(files)), kind="stable").tolist()
+    return order[:_MOST_FILES]
 
 
 def _sample_file(
@@ -199,6 +209,16 @@ def _batches(texts: list[str]) -> Iterator[list[str]]:
     rest = iter(texts)
     while batch := list(islice(rest, _BATCH_DOCUMENTS)):
         yield batch
+
+
+def _too_bad(samples: list[SourceSample], max_bad_share: float) -> Iterator[str]:
+    for counts in (sample.counts for sample in samples):
+        share = counts.bad.total() / max(counts.records, 1)
+        if share > max_bad_share:
+            yield (
+                f"{counts.label}: {share:.1%} of the records sampled are bad, more than max_bad_share "
+                f"{max_bad_share:.1%}, so the run would stop."
+            )
 
 
 def _told(sample: SourceSample) -> dict[str, Any]:
