@@ -278,6 +278,7 @@ def test_caches_that_have_grown_are_dropped_and_ids_stay(monkeypatch):
     resident = iter(range(0, 10**12, 300 * 1024**2))
     monkeypatch.setattr(engines, "_resident_bytes", lambda: next(resident))
     monkeypatch.setattr(engines, "_CACHE_CHARACTERS", 1000)
+    monkeypatch.setattr(engines, "_CACHE_BYTES", 256 * 1024**2)
     with open_engine(byte_tokenizer(), engine="gigatoken") as engine:
         assert isinstance(engine, GigatokenEngine)
         begun = []

@@ -1,11 +1,16 @@
 """Processes that stay: each imports torch once, and then runs many cases as one rank of a gloo group."""
 
+import itertools
 import multiprocessing
 import os
 import socket
 import traceback
 from collections.abc import Callable
 from typing import Any
+
+_FIRST_PORT, _PORTS_PER_WORKER = 16_000, 2_000
+"""Below the ports that systems give to outgoing connections."""
+_PORTS = itertools.cycle(range(_PORTS_PER_WORKER))
 
 
 class RankError(AssertionError):
@@ -114,6 +119,14 @@ def _leave_group() -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of this test process's own: two that run at once must not find the same one free."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in _PORTS:
+        candidate = _FIRST_PORT + worker % 8 * _PORTS_PER_WORKER + port
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", candidate))
+            except OSError:
+                continue
+            return candidate
+    raise AssertionError("the ports never end")
