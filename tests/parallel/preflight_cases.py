@@ -6,9 +6,15 @@ from typing import Any
 
 import torch
 from cases import LENGTH, collate, tiny_llama, tokenizer, uneven_rows
+from datasets import Dataset
+from peft import LoraConfig
+from preference_cases import pairs, word_tokenizer
 from shims import gloo_counts_as_gpu, teach_ring_the_cpu
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from ultralong_hf.errors import UltraLongError
+from ultralong_hf.parallel.plugin import SequenceParallelPlugin
+from ultralong_hf.parallel.preflight import check_parallel
 
 
 def check(
@@ -20,15 +26,10 @@ def check(
     rows: int = 8,
     batch: int = 1,
     length: int = 48,
+    lora: bool = False,
     arguments: dict[str, Any] | None = None,
 ) -> Any:
     """The Preflight, or the faults, of an SFTTrainer on a tiny Llama. `broken`: a name of `BREAKS`."""
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    from ultralong_hf.parallel.plugin import SequenceParallelPlugin
-    from ultralong_hf.parallel.preflight import check_parallel
-
     teach_ring_the_cpu()
     with gloo_counts_as_gpu() if fsdp else nullcontext():
         llama = tiny_llama(attention_dropout=0.1)
@@ -53,6 +54,7 @@ def check(
             train_dataset=Dataset.from_list(uneven_rows(rows)),
             data_collator=collate,
             processing_class=tokenizer(),
+            peft_config=LoraConfig(r=4, target_modules=["q_proj"], lora_dropout=0.5) if lora else None,
         )
         if parallel:
             plugin = SequenceParallelPlugin(**parallel)
@@ -60,10 +62,64 @@ def check(
             plugin.attach(trainer)
         if broken:
             BREAKS[broken](trainer)
-        try:
-            return check_parallel(trainer, length=length)
-        except UltraLongError as error:
-            return error.faults
+        return outcome(trainer, length)
+
+
+def check_pairs(
+    output_dir: str,
+    *,
+    parallel: dict[str, Any],
+    fsdp: bool = False,
+    lora: bool = False,
+    local_positions: bool = False,
+) -> Any:
+    """As `check`, of TRL's DPOTrainer, whose reference is the model that it starts from.
+
+    `local_positions`: they count within each device's part.
+    """
+    teach_ring_the_cpu()
+    with gloo_counts_as_gpu() if fsdp else nullcontext():
+        llama = tiny_llama()
+        plugin = SequenceParallelPlugin(**parallel)
+        plan = plugin.resolve(llama.config, LENGTH)
+        args = DPOConfig(
+            output_dir=output_dir,
+            per_device_train_batch_size=2,
+            report_to="none",
+            disable_tqdm=True,
+            bf16=False,
+            use_cpu=not fsdp,
+            activation_checkpointing=False,
+            max_length=None,
+            pad_to_multiple_of=plan.sizes.parts,
+            dataloader_pin_memory=False,
+            **(plugin.fsdp_settings() if fsdp else {}),
+        )
+        trainer = DPOTrainer(
+            model=llama,
+            ref_model=None if lora else tiny_llama(),
+            args=args,
+            train_dataset=Dataset.from_list(pairs(4)),
+            processing_class=word_tokenizer(),
+            peft_config=LoraConfig(r=4, target_modules=["q_proj"]) if lora else None,
+        )
+        plugin.attach(trainer)
+        if local_positions:
+            llama.register_forward_pre_hook(without_positions, with_kwargs=True)
+        return outcome(trainer, 48)
+
+
+def without_positions(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The model counts them itself, from the first token that comes to it."""
+    return args, {**kwargs, "position_ids": None}
+
+
+def outcome(trainer: Any, length: int) -> Any:
+    """What the check returns, or the faults that it raises."""
+    try:
+        return check_parallel(trainer, length=length)
+    except UltraLongError as error:
+        return error.faults
 
 
 def change_shards(trainer: Any, change: Any) -> None:

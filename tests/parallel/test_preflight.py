@@ -3,7 +3,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from preflight_cases import BREAKS, check
+from preflight_cases import BREAKS, check, check_pairs
 
 from ultralong_hf.parallel.preflight_report import Numbers, Preflight
 
@@ -35,6 +35,7 @@ def launched(**changes: float) -> list[str]:
         (2, {"parallel": {"size": 2, "backend": "ring"}, "arguments": {"gradient_accumulation_steps": 2}}),
         (4, {"parallel": {"size": 2, "backend": "ulysses"}, "fsdp": True, "rows": 3}),
         (4, {"parallel": {"size": 4, "backend": "hybrid"}, "fsdp": True, "batch": 2}),
+        (2, {"parallel": {"size": 2, "backend": "ulysses"}, "lora": True}),
     ],
 )
 def test_a_right_set_up_passes(workers, tmp_path, processes, set_up):
@@ -45,6 +46,31 @@ def test_a_right_set_up_passes(workers, tmp_path, processes, set_up):
     assert results[0].device_tokens == 48 // degree
     assert results[0].one.counted == results[0].launched.counted > 40
     assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize(
+    "set_up",
+    [
+        {"parallel": {"size": 2, "backend": "ulysses"}},
+        {"parallel": {"size": 2, "backend": "ring"}, "fsdp": True},
+        {"parallel": {"size": 2, "backend": "ulysses"}, "lora": True},
+        {"parallel": {"size": 1}},
+    ],
+)
+def test_a_right_set_up_of_preference_training_passes(workers, tmp_path, set_up):
+    results = workers.run(2, check_pairs, str(tmp_path), **set_up)
+    assert all(isinstance(result, Preflight) for result in results), results
+    assert results[0].device_tokens <= 48 // set_up["parallel"]["size"]
+    assert results[0].one.loss == pytest.approx(math.log(2)), "policy and reference are the same"
+    assert results[0].one.gradient_norm > 0.01
+    assert results[0].one.counted == results[0].launched.counted > 20
+
+
+def test_broken_preference_training_is_stopped(workers, tmp_path):
+    parallel = {"size": 2, "backend": "ulysses"}
+    faults = workers.run(2, check_pairs, str(tmp_path), parallel=parallel, local_positions=True)
+    assert faults[0] == faults[1]
+    assert faults[0][0].startswith("the loss is"), faults[0]  # the reference counts positions as it should
 
 
 @pytest.mark.parametrize(

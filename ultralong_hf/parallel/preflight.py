@@ -222,7 +222,7 @@ class _Watch:
         labels = kwargs.get("shift_labels")
         if labels is None and "labels" in kwargs:
             labels = kwargs["labels"][:, 1:]
-        if labels is not None:
+        if labels is not None and torch.is_grad_enabled():  # not where the model is its own reference
             self.counted += int((labels != IGNORED).sum())
 
 
