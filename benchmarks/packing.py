@@ -8,9 +8,9 @@ Without --text the text is what this Python has installed: sources and headers, 
 
 What is timed: of `ours` the whole call, from the JSON lines to rows that are hashed, renamed and on the disk;
 its start and its checks of the engine are in it. Of raw gigatoken (the limit) and raw tokenizers the building
-of the engine from a tokenizer.json, and the encoding of texts that are in memory already. Of the other two the
-way from the JSON lines to the packed dataset. Imports and the loading of transformers' tokenizer are left out
-for all. `--quick` gives the slow three the first 6 MB of the text, which they do at the same speed as all.
+of the engine from a tokenizer.json, and the encoding of texts that are in memory already. Of the other two
+the way from the JSON lines to the packed dataset. Imports and the loading of transformers' tokenizer are left
+out for all. `--quick` gives the slow three the first 6 MB of the text, which they do at the same speed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,13 +25,13 @@ import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from packing_contestants import CONTESTANTS, CORES
+
 SHORT, LONG = 128 * 1024, 4 * 1024**2
-BATCH_CHARACTERS = 8 << 20
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -58,14 +57,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="a folder with a tokenizer.json")
     parser.add_argument("--work", type=Path, help="a folder for what is made (default: a temporary one)")
     parser.add_argument("--repeats", type=int, help="of the two fast contestants (default: 3, quick: 1)")
-    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--row-length", type=int, default=SHORT, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.contestant:
-        print(
-            json.dumps(CONTESTANTS[args.contestant](args.text[0], args.tokenizer, args.work, args.row_length))
-        )
-        return
     with tempfile.TemporaryDirectory(prefix="packing-", dir=args.work) as folder:
         report(run(args, Path(folder)))
 
@@ -207,12 +199,16 @@ def _first_characters(path: Path, characters: float) -> Iterator[str]:
 def run_contestant(name: str, text: Path, tokenizer: Path, work: Path, row_length: int) -> dict[str, Any]:
     """What the contestant says of itself, and the peak of its memory, its children's counted in."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        command = [sys.executable, __file__, "--contestant", name, "--text", str(text)]
-        command += ["--tokenizer", str(tokenizer), "--work", folder, "--row-length", str(row_length)]
+        script = Path(__file__).with_name("packing_contestants.py")
+        command = [sys.executable, script, name, text, tokenizer, folder, row_length]
         quiet = {"HF_DATASETS_CACHE": folder, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
         environment = {**os.environ, **quiet, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            text=True,
         )
         peaks = [0]
         threading.Thread(target=_watch, args=(process.pid, peaks), daemon=True).start()
@@ -248,162 +244,6 @@ def _own_bytes(process: Any) -> int:
         return 0
     return getattr(memory, "pss", memory.uss)
 
-
-def _load_tokenizer(folder: Path) -> Any:
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast.from_pretrained(folder)
-
-
-def _batches(path: Path, characters: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in read_texts([path]):
-        batch.append(text)
-        size += len(text)
-        if size >= characters:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _timed(work: Callable[[], int]) -> dict[str, Any]:
-    start, cpu = time.perf_counter(), time.process_time()
-    tokens = work()
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"tokens": tokens, "seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}
-
-
-def raw_gigatoken(text: Path, tokenizer: Path, work: Path, row_length: int) -> dict[str, Any]:
-    """The limit: gigatoken alone, on all cores, from texts in memory to one array of ids a batch."""
-    import awkward  # noqa: F401 -- which gigatoken would import within the time
-    import gigatoken
-
-    state = (tokenizer / "tokenizer.json").read_text(encoding="utf-8")
-    batches = list(_batches(text, BATCH_CHARACTERS))
-
-    def encode() -> int:
-        engine = gigatoken.Tokenizer.from_json(state)
-        return sum(len(engine.encode_batch(batch).layout.content.data) for batch in batches)
-
-    return _timed(encode)
-
-
-def raw_tokenizers(text: Path, tokenizer: Path, work: Path, row_length: int) -> dict[str, Any]:
-    """The tokenizer's own library, on all cores, from texts in memory to its encodings."""
-    from tokenizers import Tokenizer
-
-    batches = list(_batches(text, BATCH_CHARACTERS // 8))
-
-    def encode() -> int:
-        engine = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
-        encoded = (engine.encode_batch_fast(batch, add_special_tokens=False) for batch in batches)
-        return sum(len(encoding) for batch in encoded for encoding in batch)
-
-    return _timed(encode)
-
-
-def ours(text: Path, tokenizer: Path, work: Path, row_length: int) -> dict[str, Any]:
-    """`prepare_dataset`, and how long a row takes to become a batch afterwards."""
-    import torch
-    from torch.utils.data import DataLoader
-
-    from ultralong_hf import LongContextCollator, load_packed, prepare_dataset
-
-    loaded, store = _load_tokenizer(tokenizer), work / "store"
-    timed = _timed(
-        lambda: (
-            len(prepare_dataset(text, tokenizer=loaded, target_length=row_length, output_dir=store))
-            * row_length
-        )
-    )
-    rows = load_packed(store, verify=False)
-    manifest = json.loads((store / "manifest.json").read_text())
-    seconds = []
-    for start in range(5):
-        subset = torch.utils.data.Subset(rows, [start % len(rows)])
-        begun = time.perf_counter()
-        (batch,) = DataLoader(subset, collate_fn=LongContextCollator(row_length))
-        seconds.append(time.perf_counter() - begun)
-        assert batch["input_ids"].shape == (1, row_length)
-    return {**timed, "row_seconds": statistics.median(seconds), "engine": manifest["engine"]["name"]}
-
-
-def trl_wrapped(text: Path, tokenizer: Path, work: Path, row_length: int) -> dict[str, Any]:
-    """What SFTTrainer does to a dataset of texts, with as many processes as there are cores."""
-    from datasets import load_dataset
-    from transformers import LlamaConfig, LlamaForCausalLM
-    from trl import SFTConfig, SFTTrainer
-
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    loaded = _load_tokenizer(tokenizer)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(loaded), **sizes))
-    args = SFTConfig(
-        output_dir=str(work / "out"),
-        packing=True,
-        packing_strategy="wrapped",
-        max_length=row_length,
-        dataset_num_proc=CORES,
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-    )
-    timings: list[dict[str, Any]] = []
-
-    class TimedTrainer(SFTTrainer):
-        def _prepare_dataset(self, dataset: Any, *rest: Any, **options: Any) -> Any:
-            prepared: list[Any] = []
-
-            def prepare() -> int:
-                dataset = load_dataset("json", data_files=str(text), split="train", cache_dir=str(work))
-                prepared.append(super(TimedTrainer, self)._prepare_dataset(dataset, *rest, **options))
-                return _count_ids(prepared[0])
-
-            timings.append(_timed(prepare))
-            return prepared[0]
-
-    dataset = load_dataset("json", data_files=str(text), split="train[:1]", cache_dir=str(work / "first"))
-    TimedTrainer(model=model, args=args, train_dataset=dataset, processing_class=loaded)
-    return timings[0]
-
-
-def group_texts(text: Path, tokenizer: Path, work: Path, row_length: int) -> dict[str, Any]:
-    """Tokenize and concatenate by `datasets.map`, as transformers' own example scripts do."""
-    from datasets import load_dataset
-
-    loaded = _load_tokenizer(tokenizer)
-
-    def tokenize(examples: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        return {"input_ids": loaded(examples["text"], add_special_tokens=False).input_ids}
-
-    def group(examples: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
-        joined = [token for ids in examples["input_ids"] for token in ids]
-        size = min(row_length, len(joined))  # the script drops what fills no row, here nothing is lost
-        return {"input_ids": [joined[start : start + size] for start in range(0, len(joined), size)]}
-
-    def work_through() -> int:
-        dataset = load_dataset("json", data_files=str(text), split="train", cache_dir=str(work))
-        dataset = dataset.map(tokenize, batched=True, num_proc=CORES, remove_columns=["text"])
-        return _count_ids(dataset.map(group, batched=True, num_proc=CORES))
-
-    return _timed(work_through)
-
-
-def _count_ids(dataset: Any) -> int:
-    import pyarrow.compute as pc
-
-    return pc.sum(pc.list_value_length(dataset.with_format("arrow")[:]["input_ids"])).as_py()
-
-
-CONTESTANTS: dict[str, Callable[[Path, Path, Path, int], dict[str, Any]]] = {
-    "gigatoken": raw_gigatoken,
-    "tokenizers": raw_tokenizers,
-    "ours": ours,
-    "TRL wrapped": trl_wrapped,
-    "group_texts": group_texts,
-}
 
 if __name__ == "__main__":
     main()
