@@ -22,7 +22,7 @@ from datatrove.data import DocumentsPipeline
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
-from ultralong_hf.data.parts import merge_parts, prepare_part
+from ultralong_hf.data.storing.parts import merge_parts, prepare_part
 from ultralong_hf.errors import UltraLongError
 
 

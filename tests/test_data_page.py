@@ -12,7 +12,7 @@ import pytest
 
 from ultralong_hf import prepare_dataset
 from ultralong_hf.commands.prepare import configure
-from ultralong_hf.data.filters import parse_filters
+from ultralong_hf.data.filtering.filters import parse_filters
 from ultralong_hf.data.mixture import parse_mixture
 from ultralong_hf.recipes import load_recipe
 

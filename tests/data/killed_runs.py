@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tiny_tokenizers import byte_tokenizer
 
-from ultralong_hf.data import filling, token_cache
+from ultralong_hf.data.encoding import filling, token_cache
 from ultralong_hf.data.packing import prepare_dataset
 from ultralong_hf.data.store import LOCK
 

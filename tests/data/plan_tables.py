@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from ultralong_hf.data.tables import DocumentTable, Uses
+from ultralong_hf.data.planning.tables import DocumentTable, Uses
 
 
 def table(lengths, *, source=None, labels=None, shares=None, characters=None, removed=None, sketch=None):

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ultralong_hf.data import bad_records
 from ultralong_hf.data.documents import BadRecord, RecordPolicy, open_sources, read_documents
+from ultralong_hf.data.reading import bad_records
 from ultralong_hf.errors import DocumentError
 
 GOOD = b'{"text": "good"}\n'

@@ -5,8 +5,8 @@ import json
 import numpy as np
 from plan_tables import table, uses_of
 
-from ultralong_hf.data.composition import LENGTH_EDGES, composition
-from ultralong_hf.data.layout import lay_out_rows
+from ultralong_hf.data.planning.composition import LENGTH_EDGES, composition
+from ultralong_hf.data.planning.layout import lay_out_rows
 
 
 def test_tells_tokens_by_source_and_length_before_and_after():

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ultralong_hf.data.benchmarks import BenchmarkText, read_benchmarks
-from ultralong_hf.data.decontamination import BenchmarkIndex
-from ultralong_hf.data.words import hash_words, split_words
+from ultralong_hf.data.filtering.benchmarks import BenchmarkText, read_benchmarks
+from ultralong_hf.data.filtering.decontamination import BenchmarkIndex
+from ultralong_hf.data.filtering.words import hash_words, split_words
 from ultralong_hf.errors import DocumentError
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then half as many in May."
@@ -156,7 +156,7 @@ def test_reads_named_columns_alone_and_refuses_those_that_no_row_has(tmp_path):
         ("a.jsonl", b'["q"]\n', "row 0: str, not an object"),
         ("a.parquet", b"PAR1", "a.parquet cannot be read"),
         ("a.txt", b"\xff\xfe", "a.txt cannot be read"),
-        ("a.jsonl.gz", gzip.compress(b'{"question": "q"}')[:-9], "a.jsonl.gz cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b'{"question": "q"}', mtime=0)[:-9], "a.jsonl.gz cannot be read"),
     ],
 )
 def test_names_a_benchmark_file_that_cannot_be_read(tmp_path, name, content, fault):

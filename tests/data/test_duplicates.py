@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from datasketch import MinHash
 
-from ultralong_hf.data import duplicates
-from ultralong_hf.data.duplicates import (
+from ultralong_hf.data.filtering import duplicates
+from ultralong_hf.data.filtering.duplicates import (
     PERMUTATIONS,
     band_width,
     digest_texts,
@@ -16,7 +16,7 @@ from ultralong_hf.data.duplicates import (
     find_near_repeats,
     sign_words,
 )
-from ultralong_hf.data.words import hash_ngrams, hash_words, split_words
+from ultralong_hf.data.filtering.words import hash_ngrams, hash_words, split_words
 
 
 def everything(count: int) -> np.ndarray:

@@ -6,10 +6,10 @@ from tiny_tokenizers import byte_tokenizer
 
 from ultralong_hf import prepare_dataset
 from ultralong_hf.cli import main
-from ultralong_hf.data.estimate import draw_corpus, estimate_store
-from ultralong_hf.data.job import open_job
-from ultralong_hf.data.row_counts import estimate_rows
+from ultralong_hf.data.reading.row_counts import estimate_rows
+from ultralong_hf.data.showing.estimate import draw_corpus, estimate_store
 from ultralong_hf.data.store import read_manifest
+from ultralong_hf.data.storing.job import open_job
 from ultralong_hf.errors import DocumentError
 
 
@@ -78,7 +78,7 @@ def test_bad_and_empty_records_are_counted_in_the_sample(tmp_path):
 
 def test_a_corpus_too_large_to_plan_with_is_planned_as_a_part(corpus, tmp_path, monkeypatch):
     whole = estimate_store(job(corpus), tmp_path)
-    monkeypatch.setattr("ultralong_hf.data.estimate._MOST_DOCUMENTS", 300)
+    monkeypatch.setattr("ultralong_hf.data.showing.estimate._MOST_DOCUMENTS", 300)
     part = estimate_store(job(corpus), tmp_path)
     assert part["documents"]["read"] == 600
     assert part["rows"] == pytest.approx(whole["rows"], rel=0.2)
@@ -104,8 +104,8 @@ def test_each_source_is_drawn_from_its_own_sample(corpus, tmp_path):
 
 
 def test_a_corpus_drawn_from_whole_samples_is_itself():
-    from ultralong_hf.data.bad_records import SourceCounts
-    from ultralong_hf.data.estimate import SourceSample
+    from ultralong_hf.data.reading.bad_records import SourceCounts
+    from ultralong_hf.data.showing.estimate import SourceSample
 
     lengths = np.array([3, 1, 2])
     sample = SourceSample(lengths, lengths, None, SourceCounts("a"), 3.0, is_whole=True)

@@ -13,11 +13,11 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ultralong_hf.data import decompression
 from ultralong_hf.data.documents import Document, Key, RecordPolicy, open_sources, read_documents
-from ultralong_hf.data.files import find_files
-from ultralong_hf.data.records import Rows
-from ultralong_hf.data.text_files import _slow_record, _split_lines
+from ultralong_hf.data.reading import decompression
+from ultralong_hf.data.reading.files import find_files
+from ultralong_hf.data.reading.records import Rows
+from ultralong_hf.data.reading.text_files import _slow_record, _split_lines
 from ultralong_hf.errors import DocumentError
 
 COMPRESSORS = {

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from ultralong_hf.data import duplicates, languages
-from ultralong_hf.data.filters import parse_filters
+from ultralong_hf.data.filtering import duplicates, languages
+from ultralong_hf.data.filtering.filters import parse_filters
 from ultralong_hf.errors import DocumentError, MachineError
 
 ENGLISH = "The quick brown fox jumps over the lazy dog while the farmer watches from his old wooden porch. "

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ultralong_hf.data.languages import detect_languages, excerpt, language_labels
+from ultralong_hf.data.filtering.languages import detect_languages, excerpt, language_labels
 
 SENTENCES = {
     "en": "All human beings are born free and equal in dignity and rights.",

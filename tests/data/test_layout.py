@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_tables import uses_of
 
-from ultralong_hf.data.layout import Totals, lay_out_rows
+from ultralong_hf.data.planning.layout import Totals, lay_out_rows
 
 TEXTS = ("aaa", "bb", "cc")
 

@@ -6,8 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_tables import table, tables
 
-from ultralong_hf.data import levels
-from ultralong_hf.data.choice import REASONS, choose_documents
 from ultralong_hf.data.mixture import (
     FU_SHARES,
     SLIMPAJAMA_SHARES,
@@ -17,7 +15,9 @@ from ultralong_hf.data.mixture import (
     mixture_settings,
     parse_mixture,
 )
-from ultralong_hf.data.tables import random_bits, uniform
+from ultralong_hf.data.planning import levels
+from ultralong_hf.data.planning.choice import REASONS, choose_documents
+from ultralong_hf.data.planning.tables import random_bits, uniform
 from ultralong_hf.errors import DocumentError
 
 SMALL = {"short_below": 10, "long_above": 20}

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_tables import table, tables, uses_of
 
-from ultralong_hf.data.choice import choose_documents
-from ultralong_hf.data.layout import lay_out_rows
 from ultralong_hf.data.mixture import CutMixture, LengthMixture
-from ultralong_hf.data.ordering import order_uses
-from ultralong_hf.data.sketches import SKETCH_BYTES
-from ultralong_hf.data.tables import Uses
+from ultralong_hf.data.planning.choice import choose_documents
+from ultralong_hf.data.planning.layout import lay_out_rows
+from ultralong_hf.data.planning.ordering import order_uses
+from ultralong_hf.data.planning.sketches import SKETCH_BYTES
+from ultralong_hf.data.planning.tables import Uses
 from ultralong_hf.errors import DocumentError
 
 LARGE = {"target_length": 10**6, "separator_length": 1}

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from tiny_tokenizers import byte_tokenizer, ids_of, merging_tokenizer
 
 from ultralong_hf import prepare_dataset
-from ultralong_hf.data import token_cache
-from ultralong_hf.data.inspection import describe_row, describe_store
+from ultralong_hf.data.encoding import token_cache
 from ultralong_hf.data.mixture import LengthMixture
-from ultralong_hf.data.parts import merge_parts, prepare_part
+from ultralong_hf.data.showing.inspection import describe_row, describe_store
 from ultralong_hf.data.store import LOCK, StoreWriter, read_manifest
+from ultralong_hf.data.storing.parts import merge_parts, prepare_part
 from ultralong_hf.errors import DocumentError, InputError
 
 TOKENIZER = byte_tokenizer()

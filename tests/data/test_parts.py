@@ -10,9 +10,9 @@ from tiny_tokenizers import byte_tokenizer
 
 from ultralong_hf import load_packed, prepare_dataset
 from ultralong_hf.cli import main
-from ultralong_hf.data import filling, token_cache
-from ultralong_hf.data.parts import merge_parts, parse_part, prepare_part
+from ultralong_hf.data.encoding import filling, token_cache
 from ultralong_hf.data.store import LOCK, StoreWriter
+from ultralong_hf.data.storing.parts import merge_parts, parse_part, prepare_part
 from ultralong_hf.errors import DocumentError, InputError, StoreError
 
 TOKENIZER = byte_tokenizer()

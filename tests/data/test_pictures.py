@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ultralong_hf.data.pictures import (
+from ultralong_hf.data.showing.pictures import (
     attention_blocks,
     composition_figure,
     draw_composition,

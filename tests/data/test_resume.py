@@ -12,9 +12,11 @@ import pytest
 from tiny_tokenizers import byte_tokenizer
 
 from ultralong_hf import prepare_dataset
-from ultralong_hf.data import filling, packing, shards, token_cache
-from ultralong_hf.data.engines import Engine, open_engine
+from ultralong_hf.data import packing
+from ultralong_hf.data.encoding import filling, token_cache
+from ultralong_hf.data.encoding.engines import Engine, open_engine
 from ultralong_hf.data.store import LOCK, read_manifest
+from ultralong_hf.data.storing import shards
 from ultralong_hf.errors import DocumentError, EngineMismatch, MachineError
 
 TOKENIZER = byte_tokenizer()

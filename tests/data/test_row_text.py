@@ -1,7 +1,7 @@
 import numpy as np
 from tiny_tokenizers import byte_tokenizer, ids_of
 
-from ultralong_hf.data.row_text import row_text
+from ultralong_hf.data.showing.row_text import row_text
 
 PIECES = [
     {"offset": 0, "length": 8, "document": 0, "is_separator": False, "name": "a.txt", "tokens": [4, 12]},

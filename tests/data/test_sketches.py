@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ultralong_hf.data.sketches import SKETCH_BYTES, similarity_path, sketch_tokens
+from ultralong_hf.data.planning.sketches import SKETCH_BYTES, similarity_path, sketch_tokens
 
 
 def numbers(sketch):

@@ -14,7 +14,7 @@ import pytest
 from tiny_tokenizers import byte_tokenizer
 
 from ultralong_hf import load_packed, prepare_dataset
-from ultralong_hf.data.inspection import describe_row
+from ultralong_hf.data.showing.inspection import describe_row
 from ultralong_hf.data.store import LOCK, StoreWriter, read_manifest
 from ultralong_hf.errors import StoreError
 

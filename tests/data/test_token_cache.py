@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ultralong_hf.data import cache_index, token_cache
-from ultralong_hf.data.cache_index import TokenReader, read_index
-from ultralong_hf.data.filling import read_ahead
-from ultralong_hf.data.records import Key
-from ultralong_hf.data.token_cache import EncodedDocuments, TokenCache
+from ultralong_hf.data.encoding import cache_index, token_cache
+from ultralong_hf.data.encoding.cache_index import TokenReader, read_index
+from ultralong_hf.data.encoding.filling import read_ahead
+from ultralong_hf.data.encoding.token_cache import EncodedDocuments, TokenCache
+from ultralong_hf.data.reading.records import Key
 from ultralong_hf.errors import StoreError
 
 DTYPE = np.dtype(np.uint16)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ultralong_hf.data import words as module
-from ultralong_hf.data.words import hash_ngrams, hash_words, split_words
+from ultralong_hf.data.filtering import words as module
+from ultralong_hf.data.filtering.words import hash_ngrams, hash_words, split_words
 
 TEXTS = st.lists(st.text(alphabet="aB9é \n.,_-’日本\U00020000\ud800ा", max_size=40), max_size=5)
 

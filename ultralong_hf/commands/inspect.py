@@ -115,8 +115,8 @@ def _readers(model: str, config: PretrainedConfig) -> list[Comparison]:
 
 
 def _inspect_store(args: argparse.Namespace, folder: Path) -> int:
-    from ultralong_hf.data.inspection import describe_store
-    from ultralong_hf.data.pictures import draw_composition
+    from ultralong_hf.data.showing.inspection import describe_store
+    from ultralong_hf.data.showing.pictures import draw_composition
 
     if args.row is not None:
         return _inspect_row(args, folder)
@@ -133,9 +133,9 @@ def _inspect_store(args: argparse.Namespace, folder: Path) -> int:
 
 
 def _inspect_row(args: argparse.Namespace, folder: Path) -> int:
-    from ultralong_hf.data.inspection import describe_row
-    from ultralong_hf.data.pictures import draw_row
     from ultralong_hf.data.separators import parse_separator
+    from ultralong_hf.data.showing.inspection import describe_row
+    from ultralong_hf.data.showing.pictures import draw_row
     from ultralong_hf.data.store import read_manifest
 
     facts = describe_row(folder, args.row, tokenizer=args.tokenizer)
@@ -154,8 +154,8 @@ def _inspect_row(args: argparse.Namespace, folder: Path) -> int:
 
 
 def _print_text(args: argparse.Namespace, folder: Path, pieces: list[dict[str, Any]]) -> None:
-    from ultralong_hf.data.inspection import find_tokenizer
-    from ultralong_hf.data.row_text import TOKENS_PER_END, row_text
+    from ultralong_hf.data.showing.inspection import find_tokenizer
+    from ultralong_hf.data.showing.row_text import TOKENS_PER_END, row_text
     from ultralong_hf.data.store import load_packed
 
     tokenizer = find_tokenizer(folder, args.tokenizer)

@@ -113,7 +113,7 @@ def _add_rows(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes the store, or a part of one, and prints what it holds."""
-    from ultralong_hf.data.inspection import describe_store
+    from ultralong_hf.data.showing.inspection import describe_store
 
     if args.merge:
         output = _merge(args)
@@ -133,8 +133,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _estimate(args: argparse.Namespace, arguments: dict[str, Any]) -> int:
-    from ultralong_hf.data.estimate import estimate_store
-    from ultralong_hf.data.job import open_job
+    from ultralong_hf.data.showing.estimate import estimate_store
+    from ultralong_hf.data.storing.job import open_job
 
     output = arguments.pop("output_dir")
     facts = estimate_store(open_job(arguments.pop("sources"), **arguments), output)
@@ -165,7 +165,7 @@ def _estimate_lines(facts: dict[str, Any]) -> str:
 
 
 def _merge(args: argparse.Namespace) -> str:
-    from ultralong_hf.data.parts import merge_parts
+    from ultralong_hf.data.storing.parts import merge_parts
 
     allowed = {"merge", "json", "command", "run"}
     if idle := [
@@ -181,7 +181,7 @@ def _merge(args: argparse.Namespace) -> str:
 
 
 def _make_part(args: argparse.Namespace, arguments: dict[str, Any]) -> int:
-    from ultralong_hf.data.parts import prepare_part
+    from ultralong_hf.data.storing.parts import prepare_part
 
     if args.output is None:
         raise InputError("--shard needs --output: a folder for this part alone.")

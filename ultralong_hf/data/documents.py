@@ -10,13 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ultralong_hf.data.bad_records import BadRecord, RecordPolicy
-from ultralong_hf.data.decompression import DECOMPRESSORS
-from ultralong_hf.data.files import FORMATS, file_format, find_files, fingerprint_files, read_file
-from ultralong_hf.data.hub import OUR_KEYS, open_dataset, open_hub, open_saved
-from ultralong_hf.data.records import Document, Key, Part, Report, Selection, Source, SourceFile, digest
-from ultralong_hf.data.row_counts import estimate_rows
-from ultralong_hf.data.values import BadValueError, Fields, check_text
+from ultralong_hf.data.reading.bad_records import BadRecord, RecordPolicy
+from ultralong_hf.data.reading.decompression import DECOMPRESSORS
+from ultralong_hf.data.reading.files import FORMATS, file_format, find_files, fingerprint_files, read_file
+from ultralong_hf.data.reading.hub import OUR_KEYS, open_dataset, open_hub, open_saved
+from ultralong_hf.data.reading.records import (
+    Document,
+    Key,
+    Part,
+    Report,
+    Selection,
+    Source,
+    SourceFile,
+    digest,
+)
+from ultralong_hf.data.reading.row_counts import estimate_rows
+from ultralong_hf.data.reading.values import BadValueError, Fields, check_text
 from ultralong_hf.errors import DocumentError
 
 __all__ = [

@@ -11,22 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ultralong_hf.data.assembling import Tokenized, assemble
 from ultralong_hf.data.documents import read_documents
-from ultralong_hf.data.engines import open_engine
-from ultralong_hf.data.filling import fill_cache, text_digests
-from ultralong_hf.data.job import Job, open_job
-from ultralong_hf.data.progress import phase
-from ultralong_hf.data.records import Part
+from ultralong_hf.data.encoding.engines import open_engine
+from ultralong_hf.data.encoding.filling import fill_cache, text_digests
+from ultralong_hf.data.encoding.token_cache import TokenCache
+from ultralong_hf.data.reading.records import Part
 from ultralong_hf.data.store import StoreWriter, load_packed
-from ultralong_hf.data.token_cache import TokenCache
+from ultralong_hf.data.storing.assembling import Tokenized, assemble
+from ultralong_hf.data.storing.job import Job, open_job
+from ultralong_hf.data.storing.progress import phase
 from ultralong_hf.errors import DocumentError, EngineMismatch, MachineError, StoreError
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from ultralong_hf.data.filters import Filters
+    from ultralong_hf.data.filtering.filters import Filters
     from ultralong_hf.data.mixture import Mixture
     from ultralong_hf.data.separators import Separator
 

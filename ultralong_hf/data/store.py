@@ -21,11 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ultralong_hf.data.gathering import PackedRows, segment_table
-from ultralong_hf.data.records import Part
+from ultralong_hf.data.reading.records import Part
 from ultralong_hf.data.separators import parse_separator, resolve_separator
-from ultralong_hf.data.settings import Settings, check_same
-from ultralong_hf.data.shards import (
+from ultralong_hf.data.storing.gathering import PackedRows, segment_table
+from ultralong_hf.data.storing.settings import Settings, check_same
+from ultralong_hf.data.storing.shards import (
     file_sha256,
     read_json,
     rows_schema,

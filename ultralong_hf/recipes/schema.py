@@ -115,7 +115,7 @@ class DataSection:
     """Between documents. See `ultralong_hf.data.separators`."""
     text_column: str = "text"
     filters: dict[str, Any] | None = None
-    """Duplicates, languages, benchmarks' texts that are left out. See `ultralong_hf.data.filters`."""
+    """Duplicates, languages, benchmarks' texts that are left out: `ultralong_hf.data.filtering.filters`."""
     mixture: str | dict[str, Any] | None = None
     """Up- and downsampling by document length. See `ultralong_hf.data.mixture`."""
     min_document_length: Count = 0

@@ -1,0 +1,192 @@
+"""Phase 1 of a store: documents are read, tokenized and put into the token cache, three threads at once."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from ultralong_hf.data.documents import Source, read_documents
+from ultralong_hf.data.encoding.cache_index import read_index
+from ultralong_hf.data.encoding.token_cache import EncodedDocuments, TokenCache
+from ultralong_hf.data.reading.bad_records import RecordPolicy
+from ultralong_hf.data.reading.records import Document, Part
+from ultralong_hf.errors import StoreError
+
+if TYPE_CHECKING:
+    from ultralong_hf.data.encoding.engines import Engine
+
+BATCH_CHARACTERS = 8 << 20
+BATCH_DOCUMENTS = 1 << 13
+_AHEAD = 1  # batches that wait before the tokenizer, and as many behind it
+
+Annotate = Callable[[list[str], np.ndarray, np.ndarray], dict[str, np.ndarray]]
+"""Texts, their tokens and lengths -> columns of the index."""
+Item = TypeVar("Item")
+
+
+class TextBatch(NamedTuple):
+    """Some documents in order."""
+
+    keys: np.ndarray
+    """int64 [n, 3]: source, file, row."""
+    names: list[str]
+    texts: list[str]
+    records: dict[str, Any]
+    """State of the record policy after the last of them."""
+
+
+def fill_cache(
+    cache: TokenCache,
+    sources: list[Source],
+    engine: Engine,
+    *,
+    part: Part,
+    records: RecordPolicy,
+    annotate: Annotate,
+    progress: Callable[[int], object],
+    notices: Sequence[str] = (),
+) -> None:
+    """Tokenizes the documents that the cache lacks, and finishes it. `progress` is told tokens as they come.
+
+    `notices`: sentences to be kept with those of the engine.
+
+    Raises StoreError if documents that are in it have changed, EngineMismatch, and what reading raises.
+    """
+    about_engine = {"name": engine.name, "version": engine.version}
+    documents = documents_after(cache, sources, part, records)
+    try:
+        with (
+            closing(read_ahead(text_batches(documents, records), _AHEAD)) as batches,
+            closing(read_ahead(_encoded(batches, engine), _AHEAD)) as encoded,
+        ):
+            for batch, tokens, lengths in encoded:
+                cache.append(_described(batch, tokens, lengths, annotate), about_engine)
+                progress(len(tokens))
+        cache.finish(records.state(), about_engine, [*notices, *engine.notices])
+    finally:
+        cache.abandon()
+
+
+def documents_after(
+    cache: TokenCache, sources: list[Source], part: Part, records: RecordPolicy
+) -> Iterator[tuple[int, Document]]:
+    """The documents that the cache lacks; `records` goes on from where the cache ends.
+
+    Sources that have no fingerprint are read from the beginning, and their texts compared with the digests in
+    the cache. Raises StoreError where these differ.
+    """
+    if cache.last is None:
+        return read_documents(sources, part=part, policy=records)
+    if all(source.fingerprint for source in sources):
+        records.restore(cache.files[-1]["records"])
+        start = cache.last._replace(row=cache.last.row + 1)
+        return read_documents(sources, part=part, policy=records, start=start)
+    documents = read_documents(sources, part=part, policy=records)
+    digests = read_index([cache.folder]).digest
+    same = sum(1 for was, digest in zip(digests, text_digests(documents), strict=False) if was == digest)
+    if same < len(digests):
+        raise StoreError(
+            f"the documents have changed since this store was begun: {len(digests) - same:,} of the first "
+            f"{len(digests):,} are not the same. Choose another output_dir, or delete this one."
+        )
+    return documents
+
+
+def text_digests(documents: Iterable[tuple[int, Document]]) -> Iterator[int]:
+    """64 bits of each text."""
+    return (text_digest(document.text) for _, document in documents)
+
+
+def text_digest(text: str) -> int:
+    """64 bits of a text: not against malice, but a document that has changed is noticed."""
+    import xxhash
+
+    return xxhash.xxh3_64_intdigest(text.encode())
+
+
+def text_batches(documents: Iterable[tuple[int, Document]], records: RecordPolicy) -> Iterator[TextBatch]:
+    """Batches of about 8 M characters, or one document if that is longer."""
+    keys: list[tuple[int, int, int]] = []
+    names: list[str] = []
+    texts: list[str] = []
+    room = BATCH_CHARACTERS
+    for source, (text, name, file, row) in documents:
+        keys.append((source, file, row))
+        names.append(name)
+        texts.append(text)
+        room -= len(text)
+        if room <= 0 or len(texts) == BATCH_DOCUMENTS:
+            yield TextBatch(np.array(keys, dtype=np.int64), names, texts, records.state())
+            keys, names, texts, room = [], [], [], BATCH_CHARACTERS
+    if texts:
+        yield TextBatch(np.array(keys, dtype=np.int64), names, texts, records.state())
+
+
+def _encoded(
+    batches: Iterable[TextBatch], engine: Engine
+) -> Iterator[tuple[TextBatch, np.ndarray, np.ndarray]]:
+    for batch in batches:
+        tokens, lengths = engine.encode(batch.texts)
+        yield batch, tokens, lengths
+
+
+def _described(
+    batch: TextBatch, tokens: np.ndarray, lengths: np.ndarray, annotate: Annotate
+) -> EncodedDocuments:
+    import pyarrow as pa
+
+    texts = batch.texts
+    count = len(texts)
+    return EncodedDocuments(
+        keys=batch.keys,
+        names=pa.array(batch.names, pa.large_string()),
+        tokens=tokens,
+        lengths=lengths,
+        characters=np.fromiter(map(len, texts), np.int64, count),
+        digests=np.fromiter(map(text_digest, texts), np.uint64, count),
+        columns=annotate(texts, tokens, lengths),
+        records=batch.records,
+    )
+
+
+def read_ahead(items: Iterable[Item], depth: int) -> Generator[Item]:
+    """The same items, made by a thread of its own that is at most `depth` ahead; errors come out here."""
+    made: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(kind: str, value: Any) -> None:
+        while not stopped.is_set():
+            try:
+                return made.put((kind, value), timeout=0.1)
+            except queue.Full:
+                continue
+
+    def make() -> None:
+        try:
+            for item in items:
+                put("item", item)
+                if stopped.is_set():
+                    return
+        except BaseException as error:  # whatever it is, it belongs to the thread that asked
+            put("error", error)
+        else:
+            put("end", None)
+
+    thread = threading.Thread(target=make, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = made.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+    finally:
+        stopped.set()
+        thread.join()

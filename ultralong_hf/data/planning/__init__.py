@@ -1,0 +1,1 @@
+"""Which documents make which rows, from numbers alone."""

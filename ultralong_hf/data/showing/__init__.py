@@ -1,0 +1,1 @@
+"""What is in a store, or would be."""

@@ -1,0 +1,1 @@
+"""Rows and manifest on disk, whole or absent."""
