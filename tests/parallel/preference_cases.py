@@ -87,10 +87,13 @@ def train_pairs(
             "precompute_ref_log_probs": reference == "precomputed",
         }
         rows = Dataset.from_list(pairs(4))
+        beside = tiny_llama(seed=1) if reference == "separate" else None
+        if reference == "precomputed" and fsdp:  # where the policy is not sharded until it trains
+            beside = tiny_llama()
         ours = {"longest": LENGTH} if reference == "precomputed" else {}
         trainer = (PreferenceTrainer if ours else DPOTrainer)(
             model=model,
-            ref_model=tiny_llama(seed=1) if reference == "separate" else None,
+            ref_model=beside,
             args=DPOConfig(**arguments, **options),
             train_dataset=rows,
             eval_dataset=rows,
