@@ -246,3 +246,19 @@ def test_every_preset_is_plain_yaml_with_known_keys(preset):
     path = Path(__file__).parents[2] / "ultralong_hf" / "recipes" / f"{preset}.yaml"
     assert yaml.safe_load(path.read_text())["model"]
     assert load_recipe(preset) == load_recipe(path)
+
+
+def test_the_section_on_memory_is_checked_down_to_the_adapters(written):
+    recipe = load_recipe(
+        written(SMALL + "memory:\n  mlp_tile: 2K\n  checkpoint_storage: disk\n  lora:\n    rank: 8\n"),
+        {"memory.lora.alpha": 16},
+    )
+    assert (recipe.memory.tiled_mlp, recipe.memory.mlp_tile, recipe.memory.lora.rank) == ("auto", 2048, 8)
+    assert (recipe.memory.lora.alpha, recipe.memory.lora.trainable_embeddings_and_norms) == (16, True)
+    assert faults_of(
+        written(SMALL + "memory:\n  recompute: most\n  checkpoint_every: 0\n  lora:\n    rnk: 8\n")
+    ) == (
+        "my.yaml, line 9: memory.recompute is 'most'; expected one of all, all_but_attention.",
+        "my.yaml, line 10: memory.checkpoint_every is 0; expected at least 1.",
+        "my.yaml, line 12: memory.lora.rnk is no key of a recipe. Nearest: memory.lora.rank.",
+    )

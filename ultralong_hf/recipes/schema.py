@@ -172,6 +172,53 @@ class ParallelSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraSection:
+    """Low-rank adapters in place of full training; the folder that a stage leaves holds the merged model."""
+
+    rank: Positive = 16
+    alpha: Positive = 32
+    """The adapters' output is scaled by alpha / rank."""
+    dropout: Share = 0.0
+    target_modules: list[str] | Literal["all-linear"] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"]
+    )
+    trainable_embeddings_and_norms: bool = True
+    """Train these in full beside the adapters, without which LoRA does not reach long contexts (LongLoRA)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySection:
+    """A longer sequence on each device. No key changes the result beyond rounding; each has its price."""
+
+    tiled_mlp: bool | Literal["auto"] = "auto"
+    """MLPs and norms run in tiles of a row, and keep one tile's activations. auto: for rows of over 4 tiles.
+    Price: none where layers are checkpointed, else the MLP's forward once more."""
+    mlp_tile: Length | None = None
+    """Tokens of a tile; null: as many as the hidden size, at least 1,024. Price of small ones: launches."""
+    lm_head_tile: Length | None = None
+    """Tokens whose logits exist at a time; null: TRL's 4,096 on GPUs, 512 on CPUs."""
+    checkpoint_every: Positive = 1
+    """Recompute every n-th layer in the backward; the others keep all activations. Price of 1: a forward."""
+    checkpoint_storage: Literal["device", "host", "disk"] = "device"
+    """Where what a recomputed layer keeps lies meanwhile. host: pinned memory; nothing changes on a CPU.
+    disk: files that are gone with the process. Price: bandwidth, overlapped with computing."""
+    checkpoint_folder: str | None = None
+    """For `disk`, on a fast local disk (NVMe); null: the system's folder for temporary files."""
+    recompute: Literal["all", "all_but_attention"] = "all"
+    """all_but_attention keeps attention's output and log-sum-exp. Price: twice the checkpoints' bytes."""
+    offload_optimizer: bool = False
+    """The optimizer's state is on the device for its step alone, on the host else. Price: two copies a step."""
+    offload_parameters: bool = False
+    """Weights, gradients and optimizer live on the host, by FSDP2. Price: copies, and a step on the CPU."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "torchao_8bit"] | None = None
+    """8bit: 2 bytes of state a weight, not 8. paged: spills to the host. null: the stage's `optim`. Price:
+    the state is rounded. The first four but adamw need bitsandbytes, the last torchao."""
+    master_weights: Literal["float32"] | None = "float32"
+    """Of what trains, under bf16; null: as loaded, which loses small updates. Price: 2 more bytes a weight."""
+    lora: LoraSection | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class InstructSection:
     """The blend of conversations for the SFT stage."""
 
@@ -225,6 +272,7 @@ class Recipe:
     rope: RopeSection
     data: DataSection
     parallel: ParallelSection
+    memory: MemorySection
     cpt: dict[str, Any]
     instruct: InstructSection
     sft: dict[str, Any]
@@ -243,6 +291,7 @@ SECTIONS: dict[str, type] = {
     "rope": RopeSection,
     "data": DataSection,
     "parallel": ParallelSection,
+    "memory": MemorySection,
     "instruct": InstructSection,
     "preference_data": PreferenceDataSection,
     "evaluation": EvaluationSection,
