@@ -58,25 +58,27 @@ def test_the_needle_stands_at_its_depth(documents, depth, style):
     longest_line = int(np.diff(text.breaks).max())
     for sample in range(10):
         built = build_sample(NEEDLE, tokenizer, text, length=2_000, depth=depth, sample=sample, style=style)
-        prompt = tokenizer.decode(built.ids[built.needle_at :])
-        assert re.match(rf"The [\w ]+ of the [\w ]+ is {built.expected}\.\n", prompt)
+        prompt = tokenizer.decode(built.ids[built.details["needle_at"] :])
+        assert re.match(rf"The [\w ]+ of the [\w ]+ is {built.references[0]}\.\n", prompt)
         first = 1 if style == "plain" else 2  # BOS, and the template's user token
         tail = prompt[prompt.rindex("\nWhat is") :]
         hidden = re.match(r".*\n", prompt).group()
         text_tokens = len(built.ids) - first - len(tokenizer.tokenize(tail)) - len(tokenizer.tokenize(hidden))
-        assert built.needle_at == pytest.approx(first + depth / 100 * text_tokens, abs=longest_line / 2 + 2)
+        assert built.details["needle_at"] == pytest.approx(
+            first + depth / 100 * text_tokens, abs=longest_line / 2 + 2
+        )
         if depth in (0, 100):
-            assert built.needle_at == first + depth / 100 * text_tokens
+            assert built.details["needle_at"] == first + depth / 100 * text_tokens
 
 
 def test_the_needle_follows_a_line_end_and_the_question_comes_last(tokenizer, haystack):
     built = build_sample(NEEDLE, tokenizer, haystack, length=600, depth=40, sample=0)
     prompt = tokenizer.decode(built.ids)
-    statement = re.search(rf"\nThe ([\w ]+) of the ([\w ]+) is {built.expected}\.\n", prompt)
+    statement = re.search(rf"\nThe ([\w ]+) of the ([\w ]+) is {built.references[0]}\.\n", prompt)
     assert statement is not None
     kind, place = statement.groups()
     assert prompt.endswith(f"end\n\nWhat is the {kind} of the {place}? The {kind} of the {place} is")
-    assert prompt.count(built.expected) == 1
+    assert prompt.count(built.references[0]) == 1
 
 
 @pytest.mark.parametrize("depth", [0, 20, 50, 80, 100])
@@ -88,9 +90,9 @@ def test_the_needle_is_a_line_where_the_tokenizer_merges_line_ends_with_indentat
         built = build_sample(NEEDLE, tokenizer, text, length=900, depth=depth, sample=sample)
         assert len(built.ids) == 900 - NEEDLE.max_new_tokens
         lines = tokenizer.decode(built.ids).splitlines()
-        found = [line for line in lines if line.endswith(f" is {built.expected}.")]
+        found = [line for line in lines if line.endswith(f" is {built.references[0]}.")]
         assert len(found) == 1
-        assert re.fullmatch(rf"The [\w ]+ of the [\w ]+ is {built.expected}\.", found[0])
+        assert re.fullmatch(rf"The [\w ]+ of the [\w ]+ is {built.references[0]}\.", found[0])
         assert lines[-1].startswith("What is the ")
 
 
@@ -98,7 +100,10 @@ def test_passkey_has_the_classic_words(tokenizer, filler):
     built = build_sample(PASSKEY, tokenizer, filler, length=900, depth=56, sample=0)
     prompt = tokenizer.decode(built.ids)
     assert prompt.startswith("There is an important info hidden inside a lot of irrelevant text.")
-    assert f"\nThe pass key is {built.expected}. Remember it. {built.expected} is the pass key.\n" in prompt
+    assert (
+        f"\nThe pass key is {built.references[0]}. Remember it. {built.references[0]} is the pass key.\n"
+        in prompt
+    )
     assert prompt.endswith("\nWhat is the pass key? The pass key is")
     assert prompt.count("The grass is green. The sky is blue. The sun is yellow. Here we go.") > 3
 
@@ -107,7 +112,7 @@ def test_texts_without_breaks_take_the_needle_anywhere(letters):
     text = Haystack(np.full(500, 70, dtype=np.int32), np.array([0]), np.array([Break.LINE_START]))
     built = build_sample(NEEDLE, letters, text, length=1_000, depth=50, sample=0)
     assert len(built.ids) == 1_000 - NEEDLE.max_new_tokens
-    assert built.needle_at == pytest.approx(400, abs=40)
+    assert built.details["needle_at"] == pytest.approx(400, abs=40)
 
 
 def test_a_part_of_a_grid_has_the_prompts_of_the_whole(tokenizer, haystack):
@@ -115,7 +120,7 @@ def test_a_part_of_a_grid_has_the_prompts_of_the_whole(tokenizer, haystack):
         return {
             (length, depth, sample): build_sample(
                 NEEDLE, tokenizer, haystack, length=length, depth=depth, sample=sample, seed=7
-            )
+            ).ids.tolist()
             for length in lengths
             for depth in depths
             for sample in range(samples)
@@ -124,7 +129,7 @@ def test_a_part_of_a_grid_has_the_prompts_of_the_whole(tokenizer, haystack):
     whole, part = grid([300, 600], [0, 50], 3), grid([600], [50], 2)
     assert len(part) == 2
     assert part == {key: whole[key] for key in part}
-    assert len({tuple(sample.ids) for sample in whole.values()}) == 12
+    assert len(set(map(tuple, whole.values()))) == 12
 
 
 def test_seeds_give_other_prompts(tokenizer, haystack):
@@ -132,13 +137,13 @@ def test_seeds_give_other_prompts(tokenizer, haystack):
         build_sample(NEEDLE, tokenizer, haystack, length=600, depth=50, sample=0, seed=seed)
         for seed in (0, 1)
     )
-    assert first.expected != second.expected
+    assert first.references != second.references
 
 
 def test_length_zero_is_the_shortest_prompt(tokenizer, haystack):
     built = build_sample(NEEDLE, tokenizer, haystack, length=0, depth=50, sample=0)
     assert re.fullmatch(
-        rf"(The [\w ]+ is) {built.expected}\.\n\nWhat is [\w ]+\? \1", tokenizer.decode(built.ids)
+        rf"(The [\w ]+ is) {built.references[0]}\.\n\nWhat is [\w ]+\? \1", tokenizer.decode(built.ids)
     )
 
 

@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _grid(args: argparse.Namespace) -> dict[str, Any]:
     """lengths, depths and samples of the options. Raises EvaluationError where they contradict each other."""
-    from ultralong_hf.evaluation.needle import DEFAULT_DEPTHS, PAPER_DEPTHS, even_lengths, paper_lengths
+    from ultralong_hf.evaluation.needle import PAPER_DEPTHS, even_lengths, paper_lengths
+    from ultralong_hf.evaluation.running import DEFAULT_DEPTHS
 
     if args.preset not in (None, *PRESETS):
         raise EvaluationError(f"{args.preset!r} is no preset. There is: paper.")

@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from ultralong_hf.errors import EvaluationError
+from ultralong_hf.evaluation.tasks import Key, Record
 
 RUN_FILE = "run.json"
 PROMPTS_FILE = "prompts.jsonl"
 
-Record = dict[str, Any]
-Key = tuple[str, int, float, int]
-
 
 def record_key(record: Mapping[str, Any]) -> Key:
-    """(task, length, depth, sample): the place of a prompt in the grid."""
-    return str(record["task"]), int(record["length"]), float(record["depth"]), int(record["sample"])
+    """(task, length, depth, sample): the place of a prompt."""
+    depth = record["depth"]
+    return (
+        str(record["task"]),
+        int(record["length"]),
+        None if depth is None else float(depth),
+        int(record["sample"]),
+    )
 
 
 class Ledger:

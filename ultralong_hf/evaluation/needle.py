@@ -6,21 +6,26 @@ The prompt and the room for the answer fill the length exactly, so that prompts 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ultralong_hf.errors import EvaluationError
-from ultralong_hf.evaluation.haystack import Break, Haystack
+from ultralong_hf.evaluation.haystack import Break, Haystack, build_haystack
 from ultralong_hf.evaluation.prompts import build_frame, encode_plain
+from ultralong_hf.evaluation.tasks import Key, Sample, TaskContext
 from ultralong_hf.lab.facts import draw_fact
+
+SELECTORS: tuple[str, ...] = ()
+DEFAULT_SAMPLES = 20
+# Beyond the longest prompt, so that samples of that length see different stretches of the text.
+SPARE_TEXT_TOKENS = 131_072
 
 # Whole percent, as the paper's figure has them (arXiv 2504.06214, needle test).
 PAPER_DEPTHS = (0, 11, 22, 33, 44, 56, 67, 78, 89, 100)
 PAPER_LENGTHS = 40
-DEFAULT_DEPTHS = (0, 25, 50, 75, 100)
 # A break further away than this many tokens (one long line of data) is not waited for.
 FARTHEST_BREAK = 64
 
@@ -60,20 +65,9 @@ class NeedleTask:
     name: str
     draw: Callable[[random.Random], Needle]
     intro: str = ""
+    filler: str | None = None
+    """The text it hides in; None: the haystack's documents."""
     max_new_tokens: int = 16
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One prompt with its place in the grid. `expected` is found if it stands in the answer."""
-
-    task: str
-    length: int
-    depth: float
-    sample: int
-    expected: str
-    needle_at: int
-    ids: list[int] = field(repr=False)
 
 
 def _draw_fact_needle(rng: random.Random) -> Needle:
@@ -89,8 +83,74 @@ def _draw_passkey(rng: random.Random) -> Needle:
 
 NEEDLE_TASKS = {
     "needle": NeedleTask("needle", _draw_fact_needle),
-    "passkey": NeedleTask("passkey", _draw_passkey, intro=f"{PASSKEY_INTRO}\n"),
+    "passkey": NeedleTask("passkey", _draw_passkey, intro=f"{PASSKEY_INTRO}\n", filler=PASSKEY_FILLER),
 }
+
+
+@dataclass(frozen=True)
+class NeedleGrid:
+    """A needle task of `evaluate`: every length, depth and sample of one kind of needle."""
+
+    kind: NeedleTask
+    context: TaskContext
+    haystack: Haystack
+
+    @property
+    def name(self) -> str:
+        return self.kind.name
+
+    def keys(self, lengths: Sequence[int], samples: int | None) -> Iterator[Key]:
+        """Ordered by length, depth and sample."""
+        for length in lengths:
+            for depth in self.context.depths:
+                for sample in range(DEFAULT_SAMPLES if samples is None else samples):
+                    yield self.name, length, depth, sample
+
+    def build(self, key: Key) -> Sample:
+        _, length, depth, sample = key
+        assert depth is not None
+        return build_sample(
+            self.kind,
+            self.context.tokenizer,
+            self.haystack,
+            length=length,
+            depth=depth,
+            sample=sample,
+            seed=self.context.seed,
+            style=self.context.style,
+            clamp_short=self.context.clamp_short,
+        )
+
+    def score(self, record: Mapping[str, Any], answer: str) -> float:
+        return float(is_found(record["references"][0], answer))
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"haystack": self.haystack.digest, "answer_tokens": self.kind.max_new_tokens}
+
+    def notes(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        tokens = len(self.haystack.ids)
+        if self.kind.filler is not None or max(record["length"] for record in records) <= tokens:
+            return []
+        return [f"{self.name}: the haystack holds {tokens:,} tokens and repeats in longer prompts."]
+
+
+def needle_tasks(selector: str | None, context: TaskContext) -> list[NeedleGrid]:
+    """The task "needle": facts of the lab in the haystack's documents."""
+    return [_grid(NEEDLE_TASKS["needle"], context)]
+
+
+def passkey_tasks(selector: str | None, context: TaskContext) -> list[NeedleGrid]:
+    """The task "passkey": a number in filler of its own."""
+    return [_grid(NEEDLE_TASKS["passkey"], context)]
+
+
+def _grid(kind: NeedleTask, context: TaskContext) -> NeedleGrid:
+    longest = max(context.lengths)
+    if kind.filler is not None:
+        haystack = build_haystack([kind.filler * 400], context.tokenizer, longest)
+    else:
+        haystack = build_haystack(context.documents(), context.tokenizer, longest + SPARE_TEXT_TOKENS)
+    return NeedleGrid(kind, context, haystack)
 
 
 def paper_lengths(max_length: int) -> list[int]:
@@ -153,11 +213,13 @@ def build_sample(
     return Sample(
         task=task.name,
         length=length,
-        depth=depth,
         sample=sample,
-        expected=needle.expected,
-        needle_at=len(frame.head) + before,
-        ids=[*frame.head, *text[:before].tolist(), *hidden, *text[before:].tolist(), *frame.tail],
+        ids=frame.wrap(text[:before], hidden, text[before:]),
+        references=(needle.expected,),
+        max_new_tokens=task.max_new_tokens,
+        depth=depth,
+        details={"needle_at": len(frame.head) + before},
+        frame=frame,
     )
 
 

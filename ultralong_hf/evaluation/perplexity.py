@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +17,13 @@ from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.buckets import bucket_edges, mean_by_bucket
 from ultralong_hf.evaluation.engines import prefill_chunk, roomy_cache
 from ultralong_hf.evaluation.prompts import encode_plain
+from ultralong_hf.evaluation.tasks import TaskContext
+
+if TYPE_CHECKING:
+    from ultralong_hf.evaluation.engines import Engine
+
+SELECTORS: tuple[str, ...] = ()
+DEFAULT_ROWS = 20
 
 # Logits of one chunk in float32: 1,046 tokens with Llama-3's vocabulary of 128,256.
 LOGIT_BYTES = 512 * 1024**2
@@ -49,6 +58,34 @@ def loss_by_position(
     positions = [np.arange(1, len(row) + 1) for row in losses]
     means = mean_by_bucket(np.concatenate(losses), np.concatenate(positions), edges)
     return [{**bucket, "value": math.exp(bucket["loss"])} for bucket in means]
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """The task "perplexity": loss by position on rows of the longest length."""
+
+    context: TaskContext
+    name: str = "perplexity"
+
+    def settings(self) -> Mapping[str, Any]:
+        return {}
+
+    def measure(self, engine: Engine, folder: Path | None) -> Mapping[str, Any]:
+        model = getattr(engine, "model", None)
+        if model is None:
+            raise EvaluationError("The task 'perplexity' needs the weights: use engine='transformers'.")
+        context = self.context
+        rows = rows_from_documents(
+            context.documents(),
+            context.tokenizer,
+            length=max(context.lengths),
+            rows=DEFAULT_ROWS if context.samples is None else context.samples,
+        )
+        return {"perplexity": loss_by_position(model, rows)}
+
+
+def perplexity_measures(selector: str | None, context: TaskContext) -> list[Perplexity]:
+    return [Perplexity(context)]
 
 
 def rows_from_documents(

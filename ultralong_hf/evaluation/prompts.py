@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
 
 from ultralong_hf.errors import EvaluationError
 
@@ -21,9 +24,17 @@ class Frame:
 
     head: tuple[int, ...]
     tail: tuple[int, ...]
+    before: str = ""
+    """The user's message before the text, as text."""
+    after: str = ""
+    answer_prefix: str = ""
 
     def __len__(self) -> int:
         return len(self.head) + len(self.tail)
+
+    def wrap(self, *text: Sequence[int] | np.ndarray) -> np.ndarray:
+        """int32 ids of the whole prompt around the pieces of its text."""
+        return np.concatenate([np.asarray(ids, dtype=np.int32) for ids in (self.head, *text, self.tail)])
 
 
 def resolve_style(tokenizer: Any, style: str) -> Literal["chat", "plain"]:
@@ -50,6 +61,9 @@ def build_frame(tokenizer: Any, style: str, *, before: str, after: str, answer_p
     return Frame(
         (*(_leading_bos(tokenizer) if style == "plain" else ()), *_encode(tokenizer, head)),
         tuple(_encode(tokenizer, tail + answer_prefix)),
+        before,
+        after,
+        answer_prefix,
     )
 
 

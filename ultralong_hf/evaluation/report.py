@@ -31,7 +31,8 @@ class Report:
 
     cells: [{"task", "length", "depth", "hits", "samples", "low", "high", "prompt_tokens", "beyond_window"}];
     low and high are Wilson's 95 % interval, prompt_tokens the mean of the cell.
-    perplexity: [{"from", "to", "value", "loss", "tokens"}] of the task "perplexity".
+    scores: [{"task", "length", "score" (mean, 0 to 1), "samples", "prompt_tokens", "beyond_window"}] of tasks
+    that are no grids. perplexity: [{"from", "to", "value", "loss", "tokens"}] of the task "perplexity".
     notes: what a reader must know about single results. prompts: each prompt with its answer, or the
     prompts.jsonl that holds them.
     """
@@ -39,7 +40,9 @@ class Report:
     model: str
     settings: Mapping[str, Any]
     cells: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
     perplexity: list[dict[str, Any]] = field(default_factory=list)
+    standard: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     window: int | None = None
     seconds: float = 0.0
@@ -63,6 +66,8 @@ class Report:
     def table(self) -> str:
         """The results as text: percent found by depth and length, then loss by position, then the notes."""
         blocks = [_grid_text(task, self.cells_of(task)) for task in self.tasks]
+        if self.scores:
+            blocks.append(_scores_text(self.scores))
         if self.perplexity:
             blocks.append(_perplexity_text(self.perplexity))
         if self.notes:
@@ -75,7 +80,9 @@ class Report:
             "model": self.model,
             "window": self.window,
             "cells": self.cells,
+            "scores": self.scores,
             "perplexity": self.perplexity,
+            "standard": self.standard,
             "notes": self.notes,
             "seconds": round(self.seconds, 3),
             "settings": dict(self.settings),
@@ -160,6 +167,24 @@ def count_cells(records: Sequence[Mapping[str, Any]], window: int | None) -> lis
     return cells
 
 
+def count_scores(records: Sequence[Mapping[str, Any]], window: int | None) -> list[dict[str, Any]]:
+    """Mean scores of finished prompts ({"task", "length", "score", "prompt_tokens"}), in their order."""
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault((record["task"], record["length"]), []).append(record)
+    return [
+        {
+            "task": task,
+            "length": length,
+            "score": sum(record["score"] for record in group) / len(group),
+            "samples": len(group),
+            "prompt_tokens": round(sum(record["prompt_tokens"] for record in group) / len(group)),
+            "beyond_window": window is not None and length > window,
+        }
+        for (task, length), group in groups.items()
+    ]
+
+
 def perplexity_figure(curves: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> go.Figure:
     """Perplexity by position, a curve a (name, buckets); both axes logarithmic."""
     import plotly.graph_objects as go
@@ -204,6 +229,16 @@ def _grid_text(task: str, cells: Sequence[Mapping[str, Any]]) -> str:
         lines.append("> beyond the model's window")
     if 0 in grid.lengths:
         lines.append("0* the shortest prompt there is")
+    return "\n".join(lines)
+
+
+def _scores_text(scores: Sequence[Mapping[str, Any]]) -> str:
+    width = max(len(row["task"]) for row in scores)
+    lines = [f"{'task':<{width}}{'length':>12}{'score %':>10}{'samples':>10}"]
+    lines += [
+        f"{row['task']:<{width}}{row['length']:>12,}{100 * row['score']:>10.1f}{row['samples']:>10,}"
+        for row in scores
+    ]
     return "\n".join(lines)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import groupby, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +13,39 @@ from tqdm.auto import tqdm
 
 from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.engines import Engine, TransformersEngine, check_window
-from ultralong_hf.evaluation.haystack import Haystack, build_haystack, read_texts
-from ultralong_hf.evaluation.ledger import PROMPTS_FILE, Key, Ledger, Record, settings_digest
-from ultralong_hf.evaluation.needle import (
-    DEFAULT_DEPTHS,
-    NEEDLE_TASKS,
-    PASSKEY_FILLER,
-    NeedleTask,
-    Sample,
-    build_sample,
-    is_found,
-)
-from ultralong_hf.evaluation.perplexity import loss_by_position, rows_from_documents
+from ultralong_hf.evaluation.ledger import PROMPTS_FILE, Ledger, settings_digest
 from ultralong_hf.evaluation.prompts import resolve_style
-from ultralong_hf.evaluation.report import Report, count_cells
+from ultralong_hf.evaluation.report import Report, count_cells, count_scores
+from ultralong_hf.evaluation.tasks import (
+    Key,
+    Measure,
+    Record,
+    Sample,
+    Task,
+    TaskContext,
+    check_names,
+    fill_lengths,
+    make_tasks,
+    nearest,
+)
 from ultralong_hf.lengths import format_length, parse_length
 
-PERPLEXITY = "perplexity"
-TASKS = (*NEEDLE_TASKS, PERPLEXITY)
 ENGINES = ("transformers",)
-DEFAULT_SAMPLES = 20
-# Beyond the longest prompt, so that samples of that length see different stretches of the text.
-SPARE_TEXT_TOKENS = 131_072
+DEFAULT_DEPTHS = (0, 25, 50, 75, 100)
 
 
 def evaluate(
     model: Any,
     tasks: str | Sequence[str],
     *,
-    lengths: int | str | Sequence[int | str],
+    lengths: int | str | Sequence[int | str] | None = None,
     engine: str | Engine = "transformers",
-    samples: int = DEFAULT_SAMPLES,
+    samples: int | None = None,
     output_dir: str | Path | None = None,
     depths: Sequence[float] = DEFAULT_DEPTHS,
     seed: int = 0,
     haystack: str | Path | Iterable[str] | None = None,
+    data_dir: str | Path | None = None,
     prompt: str = "auto",
     tokenizer: Any = None,
     beyond_window: bool = False,
@@ -60,13 +56,16 @@ def evaluate(
     dtype: Any = "auto",
     progress: bool | None = None,
 ) -> Report:
-    """Measures a model on `tasks` ("needle", "passkey", "perplexity") at `lengths` (tokens, or "4K", "1M").
+    """Measures a model on `tasks` at `lengths` (tokens, or "4K", "1M").
 
     model: a path, a hub id, a (model, tokenizer) pair, or a loaded model with `tokenizer=`.
+    tasks: "needle", "passkey", "ruler", "lveval", "infinitebench", "perplexity", "standard", or one task of
+    a family, such as "ruler/vt". lengths: needed by those whose prompts are made to a length.
     engine: "transformers", or an object with the methods of `engines.Engine`; then `model` is its name.
-    samples: prompts a cell of the needle grids, rows of the task "perplexity".
-    depths: percent of the text before the needle. haystack: a text file, a folder of them, or texts (default:
-    real documents of the lab, held out from its training); the passkey task has its own filler.
+    samples: prompts a cell, rows of the task "perplexity"; None: as many as each task has by itself (needle
+    grids and perplexity 20). depths: of the needle grids, percent of the text before the needle.
+    haystack: a text file, a folder of them, or texts (default: real documents of the lab, held out from its
+    training); the passkey task has its own filler. data_dir: where benchmarks' official files lie.
     prompt: "chat" through the tokenizer's own template, "plain", or "auto". clamp_short: lengths too short
     for any prompt are measured with the shortest one, and noted; else they are an error, 0 excepted.
     beyond_window: measure lengths beyond the model's window too; the report marks them.
@@ -74,10 +73,9 @@ def evaluate(
     arguments goes on at the next one. Raises EvaluationError and ModelError on bad input.
     """
     started = time.monotonic()
-    task_names = _known_tasks(tasks)
-    if haystack is not None and not isinstance(haystack, str | Path):
-        haystack = list(haystack)  # several tasks read it
-    grid = Grid(_known_lengths(lengths), _known_depths(depths), _known_samples(samples))
+    names = check_names(tasks)
+    tokens = _known_lengths(lengths, needed=fill_lengths(names))
+    percents, count = _known_depths(depths), _known_samples(samples)
     runner = _engine(
         model,
         engine,
@@ -89,142 +87,148 @@ def evaluate(
         dtype=dtype,
     )
     tokenizer = _tokenizer_of(runner, tokenizer)
-    check_window(max(grid.lengths), runner.window, beyond_window=beyond_window)
-    needle_tasks = [NEEDLE_TASKS[name] for name in task_names if name in NEEDLE_TASKS]
-    style = resolve_style(tokenizer, prompt)
-    haystacks = {
-        task.name: _haystack_of(task, haystack, tokenizer, max(grid.lengths)) for task in needle_tasks
-    }
+    if fill_lengths(names):
+        check_window(max(tokens), runner.window, beyond_window=beyond_window)
+    context = TaskContext(
+        tokenizer=tokenizer,
+        style=resolve_style(tokenizer, prompt),
+        seed=seed,
+        lengths=tokens,
+        depths=percents,
+        samples=count,
+        window=None if beyond_window else runner.window,
+        clamp_short=clamp_short,
+        haystack=haystack if haystack is None or isinstance(haystack, str | Path) else list(haystack),
+        data_dir=None if data_dir is None else Path(data_dir),
+    )
+    made = make_tasks(names, context)
     settings = {
         "model": _model_name(model),
         "identity": settings_digest(runner.identity()),
-        "tasks": task_names,
-        **asdict(grid),
+        "tasks": names,
+        "lengths": tokens,
+        "depths": percents,
+        "samples": count,
         "seed": seed,
-        "prompt": style,
-        "haystack": {name: text.digest for name, text in haystacks.items()},
-        "answer_tokens": {task.name: task.max_new_tokens for task in needle_tasks},
+        "prompt": context.style,
         "beyond_window": beyond_window,
+        **_settings_by_name(made),
     }
-    ledger = Ledger(output_dir, settings)
-
-    def build(key: Key) -> Sample:
-        name, length, depth, sample = key
-        return build_sample(
-            NEEDLE_TASKS[name],
-            tokenizer,
-            haystacks[name],
-            length=length,
-            depth=depth,
-            sample=sample,
-            seed=seed,
-            style=style,
-            clamp_short=clamp_short,
-        )
-
-    keys = [key for task in needle_tasks for key in grid.keys(task.name)]
-    _answer_all(keys, build, runner, tokenizer, ledger, progress)
-    report = Report(
-        model=_model_name(model),
-        settings=settings,
-        cells=count_cells([ledger.records[key] for key in keys], runner.window),
-        window=runner.window,
-        prompts=Path(output_dir) / PROMPTS_FILE if output_dir is not None else list(ledger.records.values()),
-    )
-    if PERPLEXITY in task_names:
-        report.perplexity = _perplexity(runner, tokenizer, haystack, max(grid.lengths), grid.samples)
-    report.notes = _notes(report, haystacks)
+    report = _measure(made, context, runner, Ledger(output_dir, settings), progress)
+    report.model, report.settings = _model_name(model), settings
     report.seconds = time.monotonic() - started
     if output_dir is not None:
         report.save(output_dir)
     return report
 
 
-@dataclass(frozen=True)
-class Grid:
-    """What is measured: lengths in tokens, depths in percent, prompts a cell."""
+def _measure(
+    made: Sequence[Task | Measure],
+    context: TaskContext,
+    engine: Engine,
+    ledger: Ledger,
+    progress: bool | None,
+) -> Report:
+    tasks = [task for task in made if isinstance(task, Task)]
+    keys = {task.name: list(task.keys(context.lengths, context.samples)) for task in tasks}
+    _answer_all(tasks, keys, engine, context.tokenizer, ledger, progress)
+    records = {name: [ledger.records[key] for key in places] for name, places in keys.items()}
+    cells, scores = _cells_and_scores(chain.from_iterable(records.values()), engine.window)
+    report = Report(
+        model="",
+        settings={},
+        cells=cells,
+        scores=scores,
+        window=engine.window,
+        prompts=ledger.folder / PROMPTS_FILE if ledger.folder else list(ledger.records.values()),
+    )
+    for measure in made:
+        if isinstance(measure, Measure):
+            for name, value in measure.measure(engine, ledger.folder).items():
+                setattr(report, name, value)
+    report.notes = _notes(report, records, tasks)
+    return report
 
-    lengths: list[int]
-    depths: list[float]
-    samples: int
 
-    def keys(self, task: str) -> Iterator[Key]:
-        """Every prompt's place, ordered by length, depth and sample."""
-        for length in self.lengths:
-            for depth in self.depths:
-                for sample in range(self.samples):
-                    yield task, length, depth, sample
+def _cells_and_scores(
+    records: Iterable[Record], window: int | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Grids are counted by depth too, other tasks by length."""
+    in_grids: list[Record] = []
+    others: list[Record] = []
+    for record in records:
+        (others if record["depth"] is None else in_grids).append(record)
+    return count_cells(in_grids, window), count_scores(others, window)
+
+
+def _settings_by_name(made: Iterable[Task | Measure]) -> dict[str, dict[str, Any]]:
+    """{setting: {task: value}}."""
+    settings: dict[str, dict[str, Any]] = {}
+    for task in made:
+        for name, value in task.settings().items():
+            settings.setdefault(name, {})[task.name] = value
+    return settings
 
 
 def _answer_all(
-    keys: Sequence[Key],
-    build: Callable[[Key], Sample],
+    tasks: Sequence[Task],
+    keys: Mapping[str, Sequence[Key]],
     engine: Engine,
     tokenizer: Any,
     ledger: Ledger,
     progress: bool | None,
 ) -> None:
     """Answers what the ledger does not hold yet, as many prompts at a time as the engine wants."""
-    waiting = [key for key in keys if key not in ledger.records]
+    waiting = {name: [key for key in places if key not in ledger.records] for name, places in keys.items()}
+    total, left = (sum(map(len, places.values())) for places in (keys, waiting))
     disable = None if progress is None else not progress
-    with tqdm(total=len(keys), initial=len(keys) - len(waiting), unit="prompt", disable=disable) as bar:
-        for (task, length), group in groupby(waiting, key=lambda key: key[:2]):
-            bar.set_description(f"{task} {format_length(length) if length else 'shortest'}")
-            budget = NEEDLE_TASKS[task].max_new_tokens
-            samples = map(build, group)
-            while batch := list(islice(samples, engine.batch_size(length, budget))):
-                answers = engine.generate([sample.ids for sample in batch], budget)
-                ledger.append(
-                    _record(sample, answer, tokenizer) for sample, answer in zip(batch, answers, strict=True)
-                )
-                bar.update(len(batch))
+    with tqdm(total=total, initial=total - left, unit="prompt", disable=disable) as bar:
+        for task in tasks:
+            for length, group in groupby(waiting[task.name], key=lambda key: key[1]):
+                bar.set_description(f"{task.name} {format_length(length) if length else 'shortest'}")
+                for batch in _batches(map(task.build, group), engine.batch_size):
+                    budget = batch[0].max_new_tokens
+                    answers = engine.generate([sample.ids for sample in batch], budget)
+                    ledger.append(
+                        _record(task, sample, answer, tokenizer)
+                        for sample, answer in zip(batch, answers, strict=True)
+                    )
+                    bar.update(len(batch))
 
 
-def _record(sample: Sample, answer_ids: list[int], tokenizer: Any) -> Record:
+def _batches(samples: Iterator[Sample], batch_size: Callable[[int, int], int]) -> Iterator[list[Sample]]:
+    """Samples in their order, in lists of one answer budget; the first of each says how many it may be."""
+    for budget, group in groupby(samples, key=lambda sample: sample.max_new_tokens):
+        waiting = iter(group)
+        for first in waiting:
+            yield [first, *islice(waiting, batch_size(len(first.ids), budget) - 1)]
+
+
+def _record(task: Task, sample: Sample, answer_ids: list[int], tokenizer: Any) -> Record:
     answer = tokenizer.decode(answer_ids, skip_special_tokens=True)
-    return {
+    record: Record = {
         "task": sample.task,
         "length": sample.length,
         "depth": sample.depth,
         "sample": sample.sample,
         "prompt_tokens": len(sample.ids),
-        "needle_at": sample.needle_at,
+        "details": dict(sample.details),
+        "notes": list(sample.notes),
         "prompt": tokenizer.decode(sample.ids, skip_special_tokens=False),
-        "expected": sample.expected,
+        "references": list(sample.references),
         "answer": answer,
-        "hit": is_found(sample.expected, answer),
     }
-
-
-def _perplexity(
-    engine: Engine, tokenizer: Any, haystack: Any, length: int, rows: int
-) -> list[dict[str, Any]]:
-    model = getattr(engine, "model", None)
-    if model is None:
-        raise EvaluationError("The task 'perplexity' needs the weights: use engine='transformers'.")
-    documents = rows_from_documents(_documents(haystack), tokenizer, length=length, rows=rows)
-    return loss_by_position(model, documents)
-
-
-def _haystack_of(task: NeedleTask, haystack: Any, tokenizer: Any, length: int) -> Haystack:
-    if task.name == "passkey":
-        return build_haystack([PASSKEY_FILLER * 400], tokenizer, length)
-    return build_haystack(_documents(haystack), tokenizer, length + SPARE_TEXT_TOKENS)
-
-
-def _documents(haystack: str | Path | Iterable[str] | None) -> Iterable[str]:
-    if haystack is None:
-        from ultralong_hf.lab.corpus import held_out_documents
-
-        return held_out_documents()
-    return read_texts(haystack) if isinstance(haystack, str | Path) else haystack
+    record["score"] = task.score(record, answer)
+    if sample.depth is not None:  # a grid's cells count what was found
+        record |= {"expected": sample.references[0], "hit": record["score"] == 1.0}
+    return record
 
 
 def _engine(model: Any, engine: str | Engine, tokenizer: Any, **options: Any) -> Engine:
     if not isinstance(engine, str):
         return engine
     if engine not in ENGINES:
-        raise EvaluationError(f"{engine!r} is no engine. {_nearest(engine, ENGINES)}")
+        raise EvaluationError(f"{engine!r} is no engine. {nearest(engine, ENGINES)}")
     device, dtype = options.pop("device"), options.pop("dtype")
     if isinstance(model, str | Path):
         return TransformersEngine.from_pretrained(
@@ -255,49 +259,46 @@ def _model_name(model: Any) -> str:
     return str(getattr(loaded, "name_or_path", "") or type(loaded).__name__)
 
 
-def _notes(report: Report, haystacks: dict[str, Haystack]) -> list[str]:
+def _notes(report: Report, records: Mapping[str, Sequence[Record]], tasks: Sequence[Task]) -> list[str]:
     """What a reader of the numbers must be told."""
     notes = []
-    short = sorted({c["length"] for c in report.cells if c["prompt_tokens"] > c["length"]})
+    rows = [*report.cells, *report.scores]
+    short = sorted({row["length"] for row in report.cells if row["prompt_tokens"] > row["length"]})
     if short:
         listed = ", ".join(f"{length:,}" for length in short)
         notes.append(f"Lengths {listed} are shorter than any prompt: measured with the shortest one.")
-    beyond = sorted({c["length"] for c in report.cells if c["beyond_window"]})
+    beyond = sorted({row["length"] for row in rows if row["beyond_window"]})
     if beyond:
         notes.append(
             f"Lengths from {beyond[0]:,} on lie beyond the model's window of {report.window:,} tokens."
         )
-    for task in report.tasks:
-        if not any(cell["hits"] for cell in report.cells_of(task)):
-            notes.append(
-                f"{task}: nothing at all was found. Look at answers in prompts.jsonl before believing it."
-            )
-        longest = max(cell["length"] for cell in report.cells_of(task))
-        if task != "passkey" and longest > len(haystacks[task].ids):
-            tokens = len(haystacks[task].ids)
-            notes.append(f"{task}: the haystack holds {tokens:,} tokens and repeats in longer prompts.")
+    for task in tasks:
+        finished = records[task.name]
+        if finished and not any(record["score"] for record in finished):
+            what = "nothing at all was found" if finished[0]["depth"] is not None else "every score is zero"
+            notes.append(f"{task.name}: {what}. Look at answers in prompts.jsonl before believing it.")
+        notes += _prompt_notes(task.name, finished)
+        notes += task.notes(finished) if finished else []
     return notes
 
 
-def _known_tasks(tasks: str | Sequence[str]) -> list[str]:
-    names = [tasks] if isinstance(tasks, str) else list(tasks)
-    if not names:
-        raise EvaluationError(f"There is no task to evaluate: name one or several of {', '.join(TASKS)}.")
-    faults = [f"{name!r} is no task. {_nearest(str(name), TASKS)}" for name in names if name not in TASKS]
-    if faults:
-        raise EvaluationError(*faults)
-    return list(dict.fromkeys(names))
+def _prompt_notes(task: str, records: Sequence[Record]) -> list[str]:
+    """The samples' own notes ("kind: what"), counted by kind, with one of them as it is."""
+    kinds: dict[str, list[str]] = {}
+    for record in records:
+        for note in record["notes"]:
+            kinds.setdefault(note.partition(":")[0], []).append(note)
+    return [
+        f"{task}: {len(notes):,} of {len(records):,} prompts: {notes[0]}"
+        + (" (for one)" if len(set(notes)) > 1 else "")
+        for notes in kinds.values()
+    ]
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    return f"Nearest: {nearest!r}; there are {', '.join(known)}."
-
-
-def _known_lengths(lengths: int | str | Sequence[int | str]) -> list[int]:
-    given = [lengths] if isinstance(lengths, int | str) else list(lengths)
+def _known_lengths(lengths: int | str | Sequence[int | str] | None, *, needed: bool) -> list[int]:
+    given = [] if lengths is None else [lengths] if isinstance(lengths, int | str) else list(lengths)
     parsed = sorted({0 if length == 0 else parse_length(length) for length in given})
-    if not parsed or parsed == [0]:
+    if needed and (not parsed or parsed == [0]):
         raise EvaluationError("There is no length to measure: give at least one above 0.")
     return parsed
 
@@ -311,7 +312,9 @@ def _known_depths(depths: Sequence[float]) -> list[float]:
     return sorted({float(depth) for depth in depths})
 
 
-def _known_samples(samples: int) -> int:
+def _known_samples(samples: int | None) -> int | None:
+    if samples is None:
+        return None
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
         raise EvaluationError(f"samples={samples!r} is no whole number of at least 1.")
     return samples
