@@ -1,4 +1,4 @@
-"""Data files are found in a folder first, then on the hub; a missing one is named with all places looked at."""
+"""Data files: a folder first, then the hub; a missing one is named with every place looked at."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_damaged_line_is_named(tmp_path):
     path = write_lines(tmp_path / "task.jsonl")
     path.write_text('{"id": 0}\n\n{"id": \n', encoding="utf-8")
     rows = read_rows(local(path))
-    with pytest.raises(EvaluationError, match="task.jsonl, line 3, is no JSON record"):
+    with pytest.raises(EvaluationError, match=r"task.jsonl, line 3, is no JSON record"):
         rows[1]
 
 
@@ -154,7 +154,7 @@ def test_json_without_records_is_refused(tmp_path):
 def test_a_record_tells_which_fields_it_lacks(tmp_path):
     rows = read_rows(local(write_lines(tmp_path / "task.jsonl")))
     assert rows.record(0, ["id"]) == ROWS[0]
-    with pytest.raises(EvaluationError, match="task.jsonl, row 0, has no answer, input; it has id, text"):
+    with pytest.raises(EvaluationError, match=r"task.jsonl, row 0, has no answer, input; it has id, text"):
         rows.record(0, ["answer", "input"])
 
 
