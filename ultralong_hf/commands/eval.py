@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="text file or folder of them (default: documents of the lab)",
     )
+    add("--data", metavar="DIR", help="folder with benchmarks' official files (default: from the hub)")
     add("--seed", type=int, default=0, help="the same seed gives the same prompts (default: 0)")
     add(
         "--prompt",
@@ -68,10 +69,11 @@ def run(args: argparse.Namespace) -> int:
 
     report = evaluate(
         args.model,
-        [task.strip() for task in args.task.split(",")],
+        _task_names(args),
         engine=args.engine,
         output_dir=args.output,
         haystack=args.haystack,
+        data_dir=args.data,
         beyond_window=args.beyond_window,
         batch_size=args.batch_size if args.batch_size == "auto" else _whole_number(args.batch_size),
         prefill_chunk_size=args.prefill_chunk_size,
@@ -92,6 +94,7 @@ def _grid(args: argparse.Namespace) -> dict[str, Any]:
     """lengths, depths and samples of the options. Raises EvaluationError where they contradict each other."""
     from ultralong_hf.evaluation.needle import PAPER_DEPTHS, even_lengths, paper_lengths
     from ultralong_hf.evaluation.running import DEFAULT_DEPTHS
+    from ultralong_hf.evaluation.tasks import check_names, fill_lengths
 
     if args.preset not in (None, *PRESETS):
         raise EvaluationError(f"{args.preset!r} is no preset. There is: paper.")
@@ -106,15 +109,20 @@ def _grid(args: argparse.Namespace) -> dict[str, Any]:
         lengths = paper_lengths(parse_length(args.max_length))
         return {"lengths": lengths, "depths": depths, "samples": args.samples or 1, "clamp_short": True}
     depths = _depths(args.depths) if args.depths else list(DEFAULT_DEPTHS)
-    samples = 20 if args.samples is None else args.samples
     if args.max_length:
         count = DEFAULT_COUNT if args.count is None else args.count
         if count < 1:
             raise EvaluationError(f"--count {count} must be at least 1.")
         lengths = even_lengths(parse_length(args.max_length), count)
-    else:
+    elif args.lengths or fill_lengths(check_names(_task_names(args))):
         lengths = [parse_length(length) for length in (args.lengths or DEFAULT_LENGTHS).split(",")]
-    return {"lengths": lengths, "depths": depths, "samples": samples}
+    else:
+        lengths = []
+    return {"lengths": lengths, "depths": depths, "samples": args.samples}
+
+
+def _task_names(args: argparse.Namespace) -> list[str]:
+    return [task.strip() for task in args.task.split(",")]
 
 
 def _depths(text: str) -> list[float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.prompts import Frame
 
@@ -22,16 +24,16 @@ def cut_middle(ids: Sequence[int], room: int) -> list[int]:
 
 def fit_prompt(
     frame: Frame, content: Sequence[int], *, window: int | None, max_new_tokens: int
-) -> tuple[list[int], int, tuple[str, ...]]:
+) -> tuple[np.ndarray, int, tuple[str, ...]]:
     """(prompt, answer budget, notes): `content` within the frame, cut to what the window leaves.
 
-    The frame (BOS, chat template, answer prefix) is never cut, and the answer budget is counted into the
-    window. A budget of more than half the window is lowered to it. Each cut is told in the notes. `window`
-    None: nothing is cut. Raises EvaluationError where the window holds no prompt at all.
+    The prompt is int32 [tokens]. The frame (BOS, chat template, answer prefix) is never cut, and the answer
+    budget is counted into the window. A budget of more than half the window is lowered to it. Each cut is
+    told in the notes. `window` None: nothing is cut. Raises EvaluationError where no prompt fits at all.
     """
     notes: list[str] = []
     if window is None:
-        return [*frame.head, *content, *frame.tail], max_new_tokens, ()
+        return frame.wrap(content), max_new_tokens, ()
     if max_new_tokens > window // 2:
         notes.append(f"answer budget: {window // 2:,} tokens instead of {max_new_tokens:,}")
         max_new_tokens = window // 2
@@ -44,4 +46,4 @@ def fit_prompt(
     kept = cut_middle(content, room)
     if len(kept) < len(content):
         notes.append(f"cut: {len(content) - len(kept):,} of {len(content):,} tokens from the middle")
-    return [*frame.head, *kept, *frame.tail], max_new_tokens, tuple(notes)
+    return frame.wrap(kept), max_new_tokens, tuple(notes)

@@ -126,9 +126,10 @@ def test_templates_are_the_official_ones_to_the_letter(family, digest):
         ),
         (
             "code_run@claude2",
-            "In the file functions_module.py, there is a function called $func_12.\n\n\nHere is the "
-            "content of functions_module.py:\ndef func_12(x): return x\n\nPlease give me the exact number of the return "
-            "value of func_12(-3). Your response should end with the sentence 'The return value is:'.",
+            "In the file functions_module.py, there is a function called $func_12.\n\n\n"
+            "Here is the content of functions_module.py:\ndef func_12(x): return x\n\n"
+            "Please give me the exact number of the return value of func_12(-3). "
+            "Your response should end with the sentence 'The return value is:'.",
         ),
         (
             "code_debug",
