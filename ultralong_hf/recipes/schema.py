@@ -207,14 +207,14 @@ class MemorySection:
     recompute: Literal["all", "all_but_attention"] = "all"
     """all_but_attention keeps attention's output and log-sum-exp. Price: twice the checkpoints' bytes."""
     offload_optimizer: bool = False
-    """The optimizer's state is on the device for its step alone, on the host else. Price: two copies a step."""
+    """The optimizer's state is on the device for its step alone, else on the host. Price: 2 copies a step."""
     offload_parameters: bool = False
     """Weights, gradients and optimizer live on the host, by FSDP2. Price: copies, and a step on the CPU."""
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "torchao_8bit"] | None = None
     """8bit: 2 bytes of state a weight, not 8. paged: spills to the host. null: the stage's `optim`. Price:
     the state is rounded. The first four but adamw need bitsandbytes, the last torchao."""
     master_weights: Literal["float32"] | None = "float32"
-    """Of what trains, under bf16; null: as loaded, which loses small updates. Price: 2 more bytes a weight."""
+    """Of what trains, under bf16; null: as loaded, which loses small updates. 2 more bytes a weight."""
     lora: LoraSection | None = None
 
 
