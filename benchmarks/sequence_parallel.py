@@ -27,8 +27,8 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ultralong_hf.footprint import model_shape
 from ultralong_hf.parallel.attention import install_attention
-from ultralong_hf.parallel.footprint import model_shape
 from ultralong_hf.parallel.groups import SequenceGroup, hybrid_group, ring_group, ulysses_group
 from ultralong_hf.parallel.traffic import layer_bytes
 

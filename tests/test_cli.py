@@ -22,6 +22,7 @@ def test_public_names_are_those_of_the_contract_and_all_resolve():
         "extend_context",
         "load_packed",
         "load_recipe",
+        "plan",
         "preference_trainer",
         "prepare_dataset",
         "sft_trainer",

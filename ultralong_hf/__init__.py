@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ultralong_hf.errors import UltraLongError
     from ultralong_hf.evaluation import evaluate
     from ultralong_hf.parallel import SequenceParallelPlugin
+    from ultralong_hf.planning import plan
     from ultralong_hf.recipes import Recipe, load_recipe
     from ultralong_hf.rope import describe_rope, extend_context
     from ultralong_hf.training import cpt_trainer, preference_trainer, sft_trainer
@@ -32,6 +33,7 @@ _HOME_OF = {
     "extend_context": "rope",
     "load_packed": "data.store",
     "load_recipe": "recipes",
+    "plan": "planning",
     "preference_trainer": "training",
     "prepare_dataset": "data.packing",
     "sft_trainer": "training",
@@ -48,6 +50,7 @@ __all__ = [
     "extend_context",
     "load_packed",
     "load_recipe",
+    "plan",
     "preference_trainer",
     "prepare_dataset",
     "sft_trainer",

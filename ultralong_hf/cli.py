@@ -16,6 +16,7 @@ COMMANDS = {
     "extend": "write a model folder whose RoPE is stretched to a longer window",
     "inspect": "show a model's RoPE, a token store, or a row of one",
     "prepare": "documents -> token store: rows of exactly the target length",
+    "plan": "what training needs: memory, time, sizes and options",
     "eval": "needle and passkey grids, loss by position",
     "lab": "the laptop lab: its corpus, tokenizer and base model, and the quickstart",
 }

@@ -11,9 +11,11 @@ UltraLongError
 │   ├── BatchError             rows that the collator cannot make a batch of
 │   ├── ParallelError          a set-up of sequence parallelism that would train wrongly, or not at all
 │   │   └── ParallelSizeError  sizes that do not divide
+│   ├── PlanError              sizes, a GPU or a length that no plan can be made for
 │   ├── ConversationError      chat data that the SFT stage cannot read
 │   └── EvaluationError        an unknown task, a length or a haystack that does not fit
 └── MachineError               the machine or its libraries lack something; status 1
+    ├── OutOfMemory            a device's memory, or the host's, does not suffice
     ├── KernelError            kernels that cannot run here
     └── EngineMismatch         a tokenization engine that gives other ids than the model's tokenizer
 """
@@ -72,6 +74,10 @@ class ParallelSizeError(ParallelError):
     """Sizes that do not divide each other."""
 
 
+class PlanError(InputError):
+    """Sizes, a GPU or a length that no plan can be made for."""
+
+
 class ConversationError(InputError):
     """Chat data that the SFT stage cannot read."""
 
@@ -82,6 +88,10 @@ class EvaluationError(InputError):
 
 class MachineError(UltraLongError, RuntimeError):
     """The machine or its libraries lack something that was asked for."""
+
+
+class OutOfMemory(MachineError):  # noqa: N818 -- the field's word for it
+    """A device's memory, or the host's, does not suffice: the plan, and the next option with its price."""
 
 
 class KernelError(MachineError):

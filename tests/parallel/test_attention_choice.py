@@ -5,9 +5,9 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ultralong_hf.errors import MachineError
+from ultralong_hf.footprint import model_shape
 from ultralong_hf.parallel import attention
 from ultralong_hf.parallel.attention import choose_attention, fastest
-from ultralong_hf.parallel.footprint import model_shape
 
 CPU = torch.device("cpu")
 

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, Trainer, T
 from trl import RewardTrainer, SFTConfig, SFTTrainer
 
 from ultralong_hf.errors import MachineError, ParallelError, ParallelSizeError
+from ultralong_hf.footprint import Setup
 from ultralong_hf.parallel import wiring
 from ultralong_hf.parallel.plugin import SequenceParallelPlugin
 
@@ -26,7 +27,7 @@ K, M, GIB = 2**10, 2**20, 2**30
 
 def test_auto_names_sizes_backend_and_reasons_from_the_length_alone():
     plugin = SequenceParallelPlugin(gpus_per_node=8)
-    plan = plugin.resolve(LLAMA_8B, 4 * M, 64, gpu_memory=80 * GIB, offload=True)
+    plan = plugin.resolve(LLAMA_8B, 4 * M, 64, gpu_memory=80 * GIB, setup=Setup(length=1, storage="host"))
     assert (plan.backend, plan.size, plan.length) == ("ulysses", 32, 4 * M)
     assert [reason.split(":")[0] for reason in plan.reasons] == ["32 devices share a sequence", "ulysses"]
     assert plan is plugin.resolved

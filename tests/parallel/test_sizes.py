@@ -1,10 +1,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig
 
 from ultralong_hf.errors import ParallelSizeError
-from ultralong_hf.parallel.footprint import ModelShape, model_shape, peak_bytes
+from ultralong_hf.footprint import ModelShape, Setup
 from ultralong_hf.parallel.sizes import choose_sizes, repeated_kv_heads, required_parts
 
 LLAMA_8B = ModelShape(
@@ -16,21 +15,13 @@ LLAMA_8B = ModelShape(
     intermediate_size=14336,
     vocab_size=128256,
 )
-QWEN3_8B = ModelShape(
-    heads=32,
-    kv_heads=8,
-    head_size=128,
-    layers=36,
-    hidden_size=4096,
-    intermediate_size=12288,
-    vocab_size=151936,
-)
 K, M, GIB = 1024, 1024**2, 2**30
+OFFLOADED = Setup(length=1, storage="host")
 
 
 def chosen(length: int, world_size: int, **more) -> tuple[str, int, int, int]:
     """(backend, Ulysses, ring, dp_shard) for Llama-3.1-8B in nodes of 8 GPUs of 80 GiB, with offload."""
-    arguments = {"gpus_per_node": 8, "gpu_memory": 80 * GIB, "offload": True, **more}
+    arguments = {"gpus_per_node": 8, "gpu_memory": 80 * GIB, "setup": OFFLOADED, **more}
     sizes = choose_sizes(LLAMA_8B, length=length, world_size=world_size, **arguments)
     return sizes.backend, sizes.ulysses, sizes.ring, sizes.dp_shard
 
@@ -72,9 +63,9 @@ def test_what_is_asked_for_is_taken():
 
 
 def test_reasons_say_what_was_chosen_and_why():
-    arguments = {"gpus_per_node": 8, "gpu_memory": 80 * GIB, "offload": True}
+    arguments = {"gpus_per_node": 8, "gpu_memory": 80 * GIB, "setup": OFFLOADED}
     assert choose_sizes(LLAMA_8B, length=2 * M, world_size=16, **arguments).reasons == (
-        "16 devices share a sequence: 2M tokens need about 45.2 GiB a device of the 72.0 GiB usable, and "
+        "16 devices share a sequence: 2M tokens need about 44.1 GiB a device of the 72.0 GiB usable, and "
         "fewer devices would need more than there is.",
         "ulysses: 16 devices divide the 32 attention heads, so that each runs any exact attention on whole "
         "sequences; the 8 KV heads are repeated to 16.",
@@ -86,7 +77,7 @@ def test_reasons_say_what_was_chosen_and_why():
     )
     too_much = choose_sizes(LLAMA_8B, length=4 * M, world_size=8, **arguments).reasons[0]
     assert too_much == (
-        "8 devices share a sequence, the most there can be. 4M tokens need about 157.7 GiB each, but only "
+        "8 devices share a sequence, the most there can be. 4M tokens need about 155.5 GiB each, but only "
         "72.0 GiB are usable: it will most likely not fit. Use more devices."
     )
 
@@ -156,33 +147,11 @@ def test_all_that_does_not_divide_is_told_together():
     assert len(caught.value.faults) == 2
 
 
-def test_no_size_is_guessed_for_a_mixture_of_experts():
-    shape = model_shape(MixtralConfig())
-    assert shape.experts == 8
-    with pytest.raises(ParallelSizeError, match=r"8 experts a layer\. Give a size"):
-        choose_sizes(shape, length=1 * M, world_size=8)
-    assert choose_sizes(shape, length=1 * M, world_size=8, size=8).backend == "ulysses"
-
-
-def test_the_shape_of_a_config_counts_the_weights_of_its_model():
-    config = LlamaConfig(
-        vocab_size=1000,
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=80,
-    )
-    norms = 256 * (2 * 3 + 1)
-    assert model_shape(config).parameters == LlamaForCausalLM(config).num_parameters() - norms
-    assert model_shape(config).head_size == 80
-
-
-def test_the_estimate_is_near_the_memory_that_trl_reports_for_1m_tokens():
-    """TRL 1.16, docs/source/long_context_training.md: Qwen3-8B on 8 GPUs with offload, 56.2 GB a GPU."""
-    estimate = peak_bytes(QWEN3_8B, length=1 * M, degree=8, weight_shards=8, offload=True)
-    assert estimate / 1e9 == pytest.approx(56.2, rel=0.1)
+def test_experts_are_counted_for_the_size_of_a_mixture_of_them():
+    experts = ModelShape(**{**vars(LLAMA_8B), "experts": 8, "experts_per_token": 2, "expert_size": 14336})
+    sizes = choose_sizes(experts, length=128 * K, world_size=64, gpus_per_node=8, gpu_memory=80 * GIB)
+    assert sizes.degree == 2
+    assert choose_sizes(LLAMA_8B, length=128 * K, world_size=64, gpu_memory=80 * GIB).degree == 1
 
 
 def test_kv_heads_are_repeated_to_the_least_count_that_divides():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ultralong_hf.parallel.footprint import ModelShape
+from ultralong_hf.footprint import ModelShape
 from ultralong_hf.parallel.traffic import layer_bytes
 
 SHAPE = ModelShape(

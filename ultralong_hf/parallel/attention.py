@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from ultralong_hf.errors import MachineError, ParallelError
-from ultralong_hf.parallel.footprint import ModelShape
+from ultralong_hf.footprint import ModelShape
 from ultralong_hf.parallel.sizes import repeated_kv_heads
 from ultralong_hf.parallel.ulysses import rows_are_split, ulysses_attention
 

@@ -15,11 +15,11 @@ from transformers import PretrainedConfig, Trainer
 from trl import DPOTrainer, SFTTrainer
 
 from ultralong_hf.errors import ParallelError, ParallelSizeError
+from ultralong_hf.footprint import model_shape
 from ultralong_hf.parallel.attention import choose_attention, install_attention
 from ultralong_hf.parallel.calls import SplitCalls
 from ultralong_hf.parallel.deepspeed import check_deepspeed, deepspeed_config
 from ultralong_hf.parallel.evaluation import split_evaluation
-from ultralong_hf.parallel.footprint import model_shape
 from ultralong_hf.parallel.groups import SequenceGroup, hybrid_group, ring_group, ulysses_group
 from ultralong_hf.parallel.preference import split_preference
 from ultralong_hf.parallel.requirements import Launch, read_launch, require, settings_faults
@@ -105,7 +105,7 @@ class SequenceParallelPlugin:
 
         `world_size`, `launch`: none: as the launcher left them in the environment. `gpu_memory`: bytes of a
         device; none: of this machine's, or a process's share of its memory where there is no GPU. `needs`:
-        further arguments of `require` and `choose_sizes`, such as batch_size, offload and settings. Raises
+        further arguments of `require` and `choose_sizes`, such as setup and settings. Raises
         ParallelError with all that stands against it.
         """
         world_size = world_size or int(os.environ.get("WORLD_SIZE", "1"))

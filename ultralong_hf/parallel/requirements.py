@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ultralong_hf.errors import ParallelError, ParallelSizeError
-from ultralong_hf.parallel.footprint import model_shape
+from ultralong_hf.footprint import model_shape
 from ultralong_hf.parallel.sizes import Backend, Sizes, choose_sizes
 
 _USE = "ACCELERATE_USE_PARALLELISM_CONFIG"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from ultralong_hf.errors import ParallelSizeError
+from ultralong_hf.footprint import ModelShape, Setup, footprint
 from ultralong_hf.lengths import format_length
-from ultralong_hf.parallel.footprint import ModelShape, peak_bytes
 
 Backend = Literal["none", "ulysses", "ring", "hybrid", "deepspeed"]
 """none: every device holds whole sequences."""
@@ -22,7 +22,7 @@ BACKENDS = ("auto", "ulysses", "ring", "hybrid", "deepspeed")
 
 USABLE = 0.9
 """Share of a device's memory that a plan may fill; the rest goes to fragments, buffers of collectives and
-what `peak_bytes` does not count."""
+what `footprint` does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +71,7 @@ class _Request:
     ulysses_size: int | None
     ring_size: int | None
     dp_replicate: int
-    batch_size: int
-    offload: bool
+    setup: Setup
 
 
 def choose_sizes(
@@ -87,14 +86,13 @@ def choose_sizes(
     ulysses_size: int | None = None,
     ring_size: int | None = None,
     dp_replicate: int = 1,
-    batch_size: int = 1,
-    offload: bool = False,
+    setup: Setup | None = None,
 ) -> Sizes:
     """Sizes and backend for rows of `length` tokens on `world_size` devices.
 
     `gpu_memory`: bytes of one device; none: not known. `size`: the degree, or the least one that fits.
-    `ulysses_size`, `ring_size`: the factors of a hybrid, where they are not to be chosen. `batch_size`: rows
-    that a group of devices takes at once. `offload`: activation checkpoints are kept off the device.
+    `ulysses_size`, `ring_size`: the factors of a hybrid, where they are not to be chosen. `setup`: how a step
+    is trained, of which the length and the sizes are replaced; none: FSDP2, layers recomputed.
     Raises ParallelSizeError with all that does not divide.
     """
     request = _Request(
@@ -107,8 +105,7 @@ def choose_sizes(
         ulysses_size=ulysses_size,
         ring_size=ring_size,
         dp_replicate=dp_replicate,
-        batch_size=batch_size,
-        offload=offload,
+        setup=setup or Setup(length=length),
     )
     _check_request(request)
     degree, why = _least_degree(request) if size == "auto" else (size, f"{_sharers(size)}, as asked.")
@@ -197,11 +194,6 @@ def _group_fault(request: _Request, degree: int) -> str | None:
 
 def _least_degree(request: _Request) -> tuple[int, str]:
     """The least degree whose estimate fits, and why; the greatest possible one where none is known to fit."""
-    if request.shape.experts > 1:
-        raise ParallelSizeError(
-            f"size auto knows dense models only, and this one has {request.shape.experts} experts a layer. "
-            f"Give a size: one of {_listed(_divisors(request.world_size))}."
-        )
     degrees = [degree for degree in _divisors(request.world_size) if _is_possible(request, degree)]
     if not degrees:
         raise ParallelSizeError(
@@ -218,7 +210,9 @@ def _least_degree(request: _Request) -> tuple[int, str]:
             least = "" if degree == degrees[0] else ", and fewer devices would need more than there is"
             fits = f"{length} tokens need about {_gib(need)} a device of the {usable} usable{least}."
             return degree, f"{_sharers(degree)}: {fits}"
-    remedy = "more devices" if request.offload else "more devices, or keep activation checkpoints off them"
+    remedy = "more devices"
+    if request.setup.storage == "device":
+        remedy += ", or keep activation checkpoints off them"
     return most, (
         f"{_sharers(most)}, the most there can be. {length} tokens need about {_gib(need)} each, but only "
         f"{usable} are usable: it will most likely not fit. Use {remedy}."
@@ -238,14 +232,24 @@ def _is_possible(request: _Request, degree: int) -> bool:
 
 
 def _need(request: _Request, degree: int) -> int:
-    return peak_bytes(
-        request.shape,
+    split = _split(request, degree)
+    setup = setup_on(
+        request.setup,
         length=request.length,
-        degree=degree,
-        weight_shards=request.world_size // request.dp_replicate,
-        batch_size=request.batch_size,
-        offload=request.offload,
+        world_size=request.world_size,
+        dp_replicate=request.dp_replicate,
+        ulysses=split.ulysses,
+        ring=split.ring,
     )
+    return footprint(request.shape, setup).total
+
+
+def setup_on(
+    setup: Setup, *, length: int, world_size: int, dp_replicate: int, ulysses: int, ring: int
+) -> Setup:
+    """The same training on so many devices of these sizes."""
+    shards = world_size // dp_replicate if setup.sharding == "fsdp" else 1
+    return replace(setup, length=length, weight_shards=shards, ulysses=ulysses, ring=ring)
 
 
 def _split(request: _Request, degree: int) -> _Split:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ultralong_hf.parallel.footprint import ModelShape
+from ultralong_hf.footprint import ModelShape
 from ultralong_hf.parallel.sizes import repeated_kv_heads
 
 GRADIENT_BYTES = 4

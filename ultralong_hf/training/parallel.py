@@ -11,14 +11,13 @@ import torch
 from ultralong_hf.parallel.attention import WITHOUT_CAUSAL_FLAG
 from ultralong_hf.parallel.plugin import SequenceParallelPlugin
 from ultralong_hf.parallel.requirements import read_launch
+from ultralong_hf.planning.candidates import wish_setup
+from ultralong_hf.planning.wish import of_recipe
 from ultralong_hf.recipes import Recipe
 from ultralong_hf.training.models import load_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-TRL_BATCH_SIZE = 8
-"""per_device_train_batch_size of transformers' TrainingArguments."""
 
 
 def plan_stage(
@@ -31,6 +30,8 @@ def plan_stage(
     """
     config = getattr(model, "config", None) or load_config(recipe.model, cast("str | None", model))
     settings = getattr(recipe, stage)
+    wish = of_recipe(recipe, stage=stage, config=config)
+    on_cpu = bool(settings.get("use_cpu")) or not torch.cuda.is_available()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if padded:  # so that it divides whatever the size
         length = -(-length // (2 * world_size)) * 2 * world_size
@@ -45,8 +46,7 @@ def plan_stage(
         settings=settings,
         mask_documents=stage == "cpt" and recipe.data.mask_documents,
         lengths_vary=padded and settings.get("pad_to_multiple_of") is not None,
-        batch_size=settings.get("per_device_train_batch_size", TRL_BATCH_SIZE),
-        offload=_offloads(settings),
+        setup=wish_setup(wish, recipe.memory, gpus=world_size, on_cpu=on_cpu),
     )
     return plugin
 
@@ -71,8 +71,3 @@ def parallel_settings(
     if padded and parts > 1 and values.get("pad_to_multiple_of") is None:
         added["pad_to_multiple_of"] = parts
     return added
-
-
-def _offloads(settings: dict[str, Any]) -> bool:
-    kwargs = settings.get("activation_checkpointing_kwargs")
-    return bool(settings.get("activation_offloading") or (isinstance(kwargs, dict) and kwargs.get("offload")))

@@ -24,6 +24,8 @@ from ultralong_hf.training.models import apply_kernels, load_both, load_model
 from ultralong_hf.training.padding import WithoutPaddingMask
 from ultralong_hf.training.parallel import plan_stage
 from ultralong_hf.training.rows import hold_out
+from ultralong_hf.training.shortage import ExplainsShortage
+from ultralong_hf.training.telemetry import watch
 from ultralong_hf.training.trainer import finish_trained_folder
 
 if TYPE_CHECKING:
@@ -74,11 +76,12 @@ def preference_trainer(
         longest=length,
     )
     plugin.attach(trainer)
+    watch(trainer, recipe, "preference", plugin)
     trainer.precompute_reference()
     return trainer
 
 
-class PreferenceTrainer(DPOTrainer):
+class PreferenceTrainer(ExplainsShortage, DPOTrainer):
     """DPOTrainer for long pairs: none is cut, padding has no mask, and the reference may run on split rows.
 
     `longest`: tokens of prompt and answer; longer pairs are dropped and counted. With

@@ -15,6 +15,7 @@ from ultralong_hf.training.models import apply_kernels, load_both
 from ultralong_hf.training.padding import WithoutPaddingMask
 from ultralong_hf.training.parallel import plan_stage
 from ultralong_hf.training.rows import hold_out, open_rows, row_collator
+from ultralong_hf.training.telemetry import watch
 from ultralong_hf.training.trainer import LongContextTrainer
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def cpt_trainer(
         bucket_length=recipe.data.target_length,
     )
     plugin.attach(trainer)
+    watch(trainer, recipe, "cpt", plugin)
     return trainer
 
 
@@ -101,6 +103,7 @@ def sft_trainer(
     )
     trainer.data_collator = WithoutPaddingMask(trainer.data_collator)
     plugin.attach(trainer)
+    watch(trainer, recipe, "sft", plugin)
     return trainer
 
 

@@ -22,9 +22,10 @@ from ultralong_hf.parallel.evaluation import let_training_wrap
 from ultralong_hf.rope import finish_model_folder
 from ultralong_hf.rope.folder import edit_json
 from ultralong_hf.training.checkpoints import is_checkpoint
+from ultralong_hf.training.shortage import ExplainsShortage
 
 
-class LongContextTrainer(SFTTrainer):
+class LongContextTrainer(ExplainsShortage, SFTTrainer):
     """SFTTrainer that logs `eval_loss_256_512`, the mean loss of tokens at positions 256 to 511, and so on.
 
     `eval_loss` is the mean over all tokens that count, however rows are batched and devices share them;
