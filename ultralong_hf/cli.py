@@ -18,6 +18,7 @@ COMMANDS = {
     "prepare": "documents -> token store: rows of exactly the target length",
     "plan": "what training needs: memory, time, sizes and options",
     "eval": "needle and passkey grids, loss by position",
+    "ablate": "which parts of the recipe matter, arm against arm over several seeds",
     "lab": "the laptop lab: its corpus, tokenizer and base model, and the quickstart",
 }
 

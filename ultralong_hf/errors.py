@@ -13,7 +13,8 @@ UltraLongError
 │   │   └── ParallelSizeError  sizes that do not divide
 │   ├── PlanError              sizes, a GPU or a length that no plan can be made for
 │   ├── ConversationError      chat data that the SFT stage cannot read
-│   └── EvaluationError        an unknown task, a length or a haystack that does not fit
+│   ├── EvaluationError        an unknown task, a length or a haystack that does not fit
+│   └── AblationError          a study, an arm or a folder of results that cannot be compared
 └── MachineError               the machine or its libraries lack something; status 1
     ├── OutOfMemory            a device's memory, or the host's, does not suffice
     ├── KernelError            kernels that cannot run here
@@ -84,6 +85,10 @@ class ConversationError(InputError):
 
 class EvaluationError(InputError):
     """A task, a length or a haystack that cannot be evaluated."""
+
+
+class AblationError(InputError):
+    """A study, an arm or a folder of results that cannot be compared."""
 
 
 class MachineError(UltraLongError, RuntimeError):

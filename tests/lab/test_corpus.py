@@ -42,7 +42,7 @@ def test_training_documents_depend_on_the_seed_alone():
     once, again, other = (list(corpus.training_documents(256, seed)) for seed in (0, 0, 1))
     assert once == again
     assert once != other
-    tokens = sum(len(corpus._shipped_tokenizer().encode(text)) + corpus.SEPARATOR_TOKENS for text in once)
+    tokens = sum(len(corpus.shipped_tokenizer().encode(text)) + corpus.SEPARATOR_TOKENS for text in once)
     assert corpus.TRAINING_ROWS * 256 <= tokens < (corpus.TRAINING_ROWS + 2) * 256
 
 

@@ -63,7 +63,7 @@ def training_documents(target_length: int, seed: int) -> Iterator[str]:
     """
     rng = random.Random(f"training documents {seed}")
     filler = Filler(rng)
-    tokenizer = _shipped_tokenizer()
+    tokenizer = shipped_tokenizer()
     real = list(real_training_documents())
     rng.shuffle(real)
     tokens = 0
@@ -143,7 +143,8 @@ class Filler:
 
 
 @cache
-def _shipped_tokenizer() -> Tokenizer:
+def shipped_tokenizer() -> Tokenizer:
+    """The tokenizer of the base model that ships with this package."""
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(Path(__file__).parent / "base" / "tokenizer.json"))
