@@ -40,6 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="text file or folder of them (default: documents of the lab)",
     )
     add("--data", metavar="DIR", help="folder with benchmarks' official files (default: from the hub)")
+    add("--include-path", metavar="DIR", help="standard side: lm-eval task files of your own")
+    add("--allow-code-execution", action="store_true", help="standard side: run the model's code (HumanEval)")
+    add("--baseline", metavar="MODEL_OR_RUN", help="standard side: the original, for the retention")
     add("--seed", type=int, default=0, help="the same seed gives the same prompts (default: 0)")
     add(
         "--prompt",
@@ -74,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
         output_dir=args.output,
         haystack=args.haystack,
         data_dir=args.data,
+        include_path=args.include_path,
+        allow_code_execution=args.allow_code_execution,
+        baseline=args.baseline,
         beyond_window=args.beyond_window,
         batch_size=args.batch_size if args.batch_size == "auto" else _whole_number(args.batch_size),
         prefill_chunk_size=args.prefill_chunk_size,

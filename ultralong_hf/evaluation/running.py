@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
@@ -30,6 +30,9 @@ from ultralong_hf.evaluation.tasks import (
 )
 from ultralong_hf.lengths import format_length, parse_length
 
+if TYPE_CHECKING:
+    from ultralong_hf.evaluation.standard.baseline import Baseline
+
 ENGINES = ("transformers",)
 DEFAULT_DEPTHS = (0, 25, 50, 75, 100)
 
@@ -46,6 +49,9 @@ def evaluate(
     seed: int = 0,
     haystack: str | Path | Iterable[str] | None = None,
     data_dir: str | Path | None = None,
+    include_path: str | Path | None = None,
+    allow_code_execution: bool = False,
+    baseline: Any = None,
     prompt: str = "auto",
     tokenizer: Any = None,
     beyond_window: bool = False,
@@ -66,6 +72,8 @@ def evaluate(
     grids and perplexity 20). depths: of the needle grids, percent of the text before the needle.
     haystack: a text file, a folder of them, or texts (default: real documents of the lab, held out from its
     training); the passkey task has its own filler. data_dir: where benchmarks' official files lie.
+    include_path, allow_code_execution, baseline: of the standard side: task files of lm-eval, leave to run
+    the model's code (HumanEval), and the original model, or the folder of a run of it, for the retention.
     prompt: "chat" through the tokenizer's own template, "plain", or "auto". clamp_short: lengths too short
     for any prompt are measured with the shortest one, and noted; else they are an error, 0 excepted.
     beyond_window: measure lengths beyond the model's window too; the report marks them.
@@ -100,6 +108,9 @@ def evaluate(
         clamp_short=clamp_short,
         haystack=haystack if haystack is None or isinstance(haystack, str | Path) else list(haystack),
         data_dir=None if data_dir is None else Path(data_dir),
+        include_path=None if include_path is None else Path(include_path),
+        allow_code_execution=allow_code_execution,
+        baseline=None if baseline is None else _baseline(baseline, device, dtype),
     )
     made = make_tasks(names, context)
     settings = {
@@ -145,7 +156,8 @@ def _measure(
     for measure in made:
         if isinstance(measure, Measure):
             for name, value in measure.measure(engine, ledger.folder).items():
-                setattr(report, name, value)
+                old = getattr(report, name)
+                setattr(report, name, [*old, *value] if isinstance(old, list) else value)
     report.notes = _notes(report, records, tasks)
     return report
 
@@ -243,6 +255,12 @@ def _engine(model: Any, engine: str | Engine, tokenizer: Any, **options: Any) ->
             "A loaded model comes with its tokenizer: give (model, tokenizer) or tokenizer=."
         )
     return TransformersEngine(model, tokenizer, **options)
+
+
+def _baseline(source: Any, device: Any, dtype: Any) -> Baseline:
+    from ultralong_hf.evaluation.standard.baseline import Baseline
+
+    return Baseline(source, device, dtype)
 
 
 def _tokenizer_of(engine: Engine, tokenizer: Any) -> Any:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ultralong_hf.evaluation.engines import Engine
     from ultralong_hf.evaluation.prompts import Frame
+    from ultralong_hf.evaluation.standard.baseline import Baseline
 
 Key: TypeAlias = tuple[str, int, float | None, int]
 """(task, length, depth in percent or None, sample): the place of a prompt."""
@@ -114,6 +115,12 @@ class TaskContext:
     """Where benchmarks' official files lie; None: the cache, or the hub."""
     cache_dir: Path | None = None
     """Where made samples may be kept."""
+    include_path: Path | None = None
+    """lm-eval task files of the user's own."""
+    allow_code_execution: bool = False
+    """Leave for standard tasks that run the model's code."""
+    baseline: Baseline | None = None
+    """What the standard side is held to."""
 
     def documents(self) -> Iterable[str]:
         """The texts of the haystack; where none was given, documents of the lab, held out from training."""

@@ -1,0 +1,131 @@
+"""Retention = extended / original, with the error of a ratio; never over results asked in different ways."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+from typing import Any
+
+import pytest
+
+from ultralong_hf import evaluate
+from ultralong_hf.errors import EvaluationError
+from ultralong_hf.evaluation.standard import retention
+from ultralong_hf.evaluation.standard.measure import read_entries
+
+SETTINGS = {"harness": "x", "tasks": ["t"], "num_fewshot": 5, "chat_template": False, "limit": None}
+
+
+def entry(task: str, value: float, stderr: float | None, **settings: Any) -> dict[str, Any]:
+    return {
+        "task": task,
+        "metric": "acc",
+        "value": value,
+        "stderr": stderr,
+        "samples": 10,
+        "settings": {**SETTINGS, **settings},
+    }
+
+
+def test_the_papers_own_numbers():
+    """MMLU and HumanEval of UltraLong-1M over Llama-3.1-8B-Instruct."""
+    found = retention(
+        [entry("mmlu", 66.99, None), entry("humaneval", 68.29, None)],
+        [entry("humaneval", 69.51, None), entry("mmlu", 64.83, None)],
+    )
+    assert [(one.task, round(one.value, 4), one.stderr) for one in found] == [
+        ("mmlu", 1.0333, None),
+        ("humaneval", 0.9824, None),
+    ]
+
+
+def test_the_error_is_that_of_drawn_ratios():
+    [found] = retention([entry("t", 0.6, 0.01)], [entry("t", 0.8, 0.02)])
+    # sqrt((0.01 / 0.8)^2 + (0.6 * 0.02 / 0.64)^2)
+    assert found.stderr == pytest.approx(0.022535, abs=1e-6)
+    rng = random.Random(0)
+    drawn = [rng.gauss(0.6, 0.01) / rng.gauss(0.8, 0.02) for _ in range(20_000)]
+    assert statistics.stdev(drawn) == pytest.approx(found.stderr, rel=0.03)
+
+
+def test_an_original_at_zero_has_no_retention():
+    [found] = retention([entry("t", 0.5, 0.1)], [entry("t", 0.0, 0.0)])
+    assert (found.value, found.stderr) == (None, None)
+
+
+def test_tasks_of_one_side_alone_are_left_out():
+    found = retention([entry("a", 0.5, 0.1), entry("b", 0.5, 0.1)], [entry("b", 0.5, 0.1)])
+    assert [(one.task, one.value) for one in found] == [("b", 1.0)]
+    with pytest.raises(EvaluationError, match="has none of these tasks; it has b"):
+        retention([entry("a", 0.5, 0.1)], [entry("b", 0.5, 0.1)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"limit": 10}, "asked in another way of the baseline: limit None against 10"),
+        ({"num_fewshot": 0}, "num_fewshot 5 against 0"),
+        ({"chat_template": True}, "chat_template False against True"),
+    ],
+)
+def test_results_asked_in_other_ways_are_not_compared(change, message):
+    with pytest.raises(EvaluationError, match=message):
+        retention([entry("t", 0.5, 0.1)], [entry("t", 0.5, 0.1, **change)])
+
+
+def test_a_baseline_model_is_measured_in_the_same_run(model, tokenizer, task_folder, tmp_path):
+    """The extended model against itself: all is retained."""
+    report = evaluate(
+        (model, tokenizer),
+        "standard/tiny_choice",
+        include_path=task_folder,
+        baseline=(model, tokenizer),
+        output_dir=tmp_path,
+        progress=False,
+    )
+    [found] = report.standard
+    assert found["retention"]["value"] == 1.0
+    assert found["retention"]["stderr"] == pytest.approx(found["stderr"] / found["value"] * 2**0.5)
+    assert found["baseline"]["value"] == found["value"]
+    assert read_entries(tmp_path) == [found]
+    assert [one["task"] for one in read_entries(tmp_path / "baseline")] == ["tiny_choice"]
+
+
+def test_a_finished_run_is_the_baseline_too(model, tokenizer, task_folder, tmp_path):
+    options = {"include_path": task_folder, "progress": False}
+    evaluate((model, tokenizer), "standard/tiny_choice", output_dir=tmp_path / "original", **options)
+    stored = json.loads((tmp_path / "original" / "standard.json").read_text())
+    stored["tasks"][0]["value"] *= 2
+    (tmp_path / "original" / "standard.json").write_text(json.dumps(stored))
+    [found] = evaluate(
+        (model, tokenizer), "standard/tiny_choice", baseline=tmp_path / "original", **options
+    ).standard
+    assert found["retention"]["value"] == 0.5
+    assert found["baseline"]["model"] == str(tmp_path / "original")
+
+
+def test_a_folder_that_is_neither_is_refused(model, tokenizer, task_folder, tmp_path):
+    with pytest.raises(EvaluationError, match=r"is neither a model nor a run with standard.json"):
+        evaluate(
+            (model, tokenizer),
+            "standard/tiny_choice",
+            include_path=task_folder,
+            baseline=tmp_path,
+            progress=False,
+        )
+
+
+def test_damaged_results_are_refused(tmp_path):
+    (tmp_path / "standard.json").write_text('{"tasks": [{"task": "t"}]}')
+    with pytest.raises(EvaluationError, match=r"standard.json is damaged"):
+        read_entries(tmp_path)
+
+
+def test_the_command_prints_standard_results(model_folder, task_folder, capsys):
+    from ultralong_hf.cli import main
+
+    arguments = ["eval", "standard/tiny_choice", model_folder, "--include-path", str(task_folder)]
+    assert main([*arguments, "--samples", "2", "--baseline", model_folder, "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)["standard"]
+    assert found["retention"]["value"] == 1.0
