@@ -129,7 +129,7 @@ class NeedleGrid:
 
     def notes(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
         tokens = len(self.haystack.ids)
-        if self.kind.filler is not None or max(record["length"] for record in records) <= tokens:
+        if self.kind.filler is not None or max((record["length"] for record in records), default=0) <= tokens:
             return []
         return [f"{self.name}: the haystack holds {tokens:,} tokens and repeats in longer prompts."]
 

@@ -47,12 +47,15 @@ def resolve_style(tokenizer: Any, style: str) -> Literal["chat", "plain"]:
     return "chat" if has_template and style != "plain" else "plain"
 
 
-def build_frame(tokenizer: Any, style: str, *, before: str, after: str, answer_prefix: str) -> Frame:
+def build_frame(
+    tokenizer: Any, style: str, *, before: str, after: str, answer_prefix: str, behind: str = ""
+) -> Frame:
     """Token ids around the text of a prompt: `before`, (text), `after`, then the start of the answer.
 
     In a chat prompt `before`, the text and `after` are the user's message, rendered by the tokenizer's own
     template, and `answer_prefix` follows the template (as NVIDIA's RULER has it). A plain prompt begins with
     BOS where the tokenizer adds one by itself; a chat prompt has what its template writes, and no second one.
+    `behind` is how the text ends ("\\n"): `after` gets the ids that it has behind that.
     Raises EvaluationError for a template that drops, repeats or changes the user's message.
     """
     head, tail = _surroundings(tokenizer, style, before, after)
@@ -60,7 +63,7 @@ def build_frame(tokenizer: Any, style: str, *, before: str, after: str, answer_p
         answer_prefix = " " + answer_prefix
     return Frame(
         (*(_leading_bos(tokenizer) if style == "plain" else ()), *_encode(tokenizer, head)),
-        tuple(_encode(tokenizer, tail + answer_prefix)),
+        tuple(_encode_behind(tokenizer, behind, tail + answer_prefix)),
         before,
         after,
         answer_prefix,
@@ -104,3 +107,9 @@ def _leading_bos(tokenizer: Any) -> tuple[int, ...]:
 def _encode(tokenizer: Any, text: str) -> list[int]:
     """Template text: its special tokens are meant."""
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
+
+
+def _encode_behind(tokenizer: Any, behind: str, text: str) -> list[int]:
+    """The text's ids behind another one: some tokenizers put a blank before all that they are given."""
+    first, both = _encode(tokenizer, behind), _encode(tokenizer, behind + text)
+    return both[len(first) :] if both[: len(first)] == first else _encode(tokenizer, text)

@@ -296,7 +296,7 @@ def _notes(report: Report, records: Mapping[str, Sequence[Record]], tasks: Seque
             what = "nothing at all was found" if finished[0]["depth"] is not None else "every score is zero"
             notes.append(f"{task.name}: {what}. Look at answers in prompts.jsonl before believing it.")
         notes += _prompt_notes(task.name, finished)
-        notes += task.notes(finished) if finished else []
+        notes += task.notes(finished)
     return notes
 
 

@@ -1,0 +1,217 @@
+"""Pieces of text, tokenized once each, and layouts that put them together in any order.
+
+A piece begins where every tokenizer of words begins a new one: at a blank, or after a line end. So the ids of
+a layout are those of its pieces, one after the other, and the time for a prompt of any length is that of
+copying. Some tokenizers join across such places all the same; `PieceEncoder.agrees` looks for that.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from ultralong_hf.data.encoding.engines import Engine, open_engine
+from ultralong_hf.data.tokenization import PlainTextEncoder
+from ultralong_hf.errors import EvaluationError
+
+# What a piece is tokenized behind, so that it is read as the middle of a text (some tokenizers begin a text
+# with a blank): a stop where the piece begins with a blank, else a line end.
+LINE_END, STOP = "\n", "."
+_LOOK_TOKENS = 128
+_RANDOM_LOOKS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """Texts with their ids. `sound`: whether they are those that the text has behind another one."""
+
+    texts: Sequence[str]
+    ids: np.ndarray = field(repr=False)
+    """int32 [sum of lengths], one piece after the other."""
+    lengths: np.ndarray = field(repr=False)
+    """int64 [pieces], tokens of each."""
+    sound: np.ndarray = field(repr=False)
+    """bool [pieces]."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """int64 [pieces], the sum of lengths up to and with each."""
+        return np.cumsum(self.lengths)
+
+    @property
+    def starts(self) -> np.ndarray:
+        return self.ends - self.lengths
+
+    def split(self) -> list[Pieces]:
+        """Each piece in a table of its own."""
+        parts = np.split(self.ids, self.ends[:-1]) if len(self) else []
+        return [
+            Pieces([text], ids, self.lengths[place : place + 1], self.sound[place : place + 1])
+            for place, (text, ids) in enumerate(zip(self.texts, parts, strict=True))
+        ]
+
+    @classmethod
+    def join(cls, tables: Sequence[Pieces]) -> Pieces:
+        """All pieces of the tables in one."""
+        return cls(
+            [text for table in tables for text in table.texts],
+            *(
+                np.concatenate([getattr(table, name) for table in tables])
+                for name in ("ids", "lengths", "sound")
+            ),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Pieces of several tables in an order: a text, and its ids.
+
+    order: int64 [n]; i is piece i of all tables, counted through one after the other.
+    """
+
+    tables: tuple[Pieces, ...]
+    order: np.ndarray
+
+    @cached_property
+    def piece_lengths(self) -> np.ndarray:
+        """int64 [n], tokens of each piece in order."""
+        return np.concatenate([table.lengths for table in self.tables])[self.order]
+
+    @property
+    def tokens(self) -> int:
+        return int(self.piece_lengths.sum())
+
+    @property
+    def sound(self) -> bool:
+        """Whether each piece is."""
+        return bool(np.concatenate([table.sound for table in self.tables])[self.order].all())
+
+    def ids(self) -> np.ndarray:
+        """int32 [tokens]."""
+        places = np.cumsum(self.piece_lengths) - self.piece_lengths
+        found = np.empty(self.tokens, dtype=np.int32)
+        first = 0
+        for table in self.tables:
+            mine = np.flatnonzero((self.order >= first) & (self.order < first + len(table)))
+            pieces = self.order[mine] - first
+            lengths = table.lengths[pieces]
+            source = _spread(table.starts[pieces], lengths)
+            if len(mine) == len(self.order):
+                return table.ids[source]
+            found[_spread(places[mine], lengths)] = table.ids[source]
+            first += len(table)
+        return found
+
+    def text(self) -> str:
+        return "".join(self._texts())
+
+    def part(self, start: int, stop: int) -> Layout:
+        """The pieces from `start` to before `stop`."""
+        part = Layout(self.tables, self.order[start:stop])
+        part.__dict__["piece_lengths"] = self.piece_lengths[start:stop]
+        return part
+
+    def _texts(self) -> Iterator[str]:
+        firsts = [0, *accumulate(map(len, self.tables))]
+        for index in self.order.tolist():
+            table = bisect_right(firsts, index) - 1
+            yield self.tables[table].texts[index - firsts[table]]
+
+
+def _spread(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Of each run its places: [2, 7] and [3, 2] give [2, 3, 4, 7, 8]."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+class PieceEncoder:
+    """Texts -> Pieces, by the fastest engine that is proven to give the tokenizer's own ids."""
+
+    def __init__(self, tokenizer: Any, *, engine: str = "auto") -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise EvaluationError(
+                f"{type(tokenizer).__name__} is not backed by the `tokenizers` library: "
+                "load the fast (tokenizer.json) form of this tokenizer."
+            )
+        self._engine: Engine = open_engine(tokenizer, engine=engine)
+        self._plain = PlainTextEncoder(tokenizer)
+        self._marks = {mark: self._plain.encode(mark).astype(np.int32) for mark in (LINE_END, STOP)}
+
+    @property
+    def engine(self) -> str:
+        """Its name: gigatoken or tokenizers."""
+        return self._engine.name
+
+    def encode(self, texts: Sequence[str]) -> Pieces:
+        """Raises EngineMismatch: then none of the pieces made so far can be trusted."""
+        marks = [_mark_of(text) for text in texts]
+        encoded = self._engine.encode([mark + text for mark, text in zip(marks, texts, strict=True)])
+        ids = encoded.tokens.astype(np.int32)
+        lengths = encoded.lengths.astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        cut = np.empty(len(texts), dtype=np.int64)
+        sound = np.ones(len(texts), dtype=bool)
+        behind_stop = np.fromiter((mark == STOP for mark in marks), dtype=bool, count=len(texts))
+        for mark, mine in ((LINE_END, ~behind_stop), (STOP, behind_stop)):
+            own = self._marks[mark]
+            cut[mine] = len(own)
+            for place, token in enumerate(own.tolist()):
+                there = np.minimum(starts[mine] + place, max(len(ids) - 1, 0))
+                sound[mine] &= (lengths[mine] > place) & (ids[there] == token)
+        kept = np.maximum(lengths - cut, 0)
+        return Pieces(list(texts), ids[_spread(starts + cut, kept)], kept, sound)
+
+    def whole(self, text: str) -> np.ndarray:
+        """int32 ids of a text that stands behind another one, tokenized at once, not in pieces."""
+        mark = _mark_of(text)
+        ids = self._plain.encode(mark + text).astype(np.int32)
+        own = self._marks[mark]
+        return (
+            ids[len(own) :]
+            if np.array_equal(ids[: len(own)], own)
+            else self._plain.encode(text).astype(np.int32)
+        )
+
+    def count(self, text: str) -> int:
+        """Tokens of a short text behind another one."""
+        return len(self.whole(text))
+
+    def agrees(self, layout: Layout, rng: np.random.Generator) -> bool:
+        """Whether pieces that stand together have the ids that the tokenizer gives their text as a whole.
+
+        Looked at are both ends, what stands around each piece of the last table (needles), at most eight of
+        them, and two places at random: some 128 tokens each.
+        """
+        if not layout.sound:
+            return False
+        last = len(layout.order)
+        special = sum(map(len, layout.tables[:-1]))
+        rare = np.flatnonzero(layout.order >= special)[:8] if len(layout.tables) > 1 else np.array([], int)
+        middles = {0, last - 1, *rare.tolist(), *rng.integers(last, size=_RANDOM_LOOKS).tolist()}
+        return all(self._agrees_around(layout, middle) for middle in sorted(middles))
+
+    def _agrees_around(self, layout: Layout, middle: int) -> bool:
+        lengths = layout.piece_lengths
+        start, stop, tokens = middle, middle + 1, int(lengths[middle])
+        while tokens < _LOOK_TOKENS and (start > 0 or stop < len(lengths)):
+            if start > 0:
+                start -= 1
+                tokens += int(lengths[start])
+            if stop < len(lengths):
+                tokens += int(lengths[stop])
+                stop += 1
+        part = layout.part(start, stop)
+        return bool(np.array_equal(self.whole(part.text()), part.ids()))
+
+
+def _mark_of(text: str) -> str:
+    return STOP if text.startswith(" ") else LINE_END
