@@ -48,22 +48,29 @@ def resolve_style(tokenizer: Any, style: str) -> Literal["chat", "plain"]:
 
 
 def build_frame(
-    tokenizer: Any, style: str, *, before: str, after: str, answer_prefix: str, behind: str = ""
+    tokenizer: Any,
+    style: str,
+    *,
+    before: str,
+    after: str,
+    answer_prefix: str,
+    joints: tuple[str, str] = ("", ""),
 ) -> Frame:
     """Token ids around the text of a prompt: `before`, (text), `after`, then the start of the answer.
 
     In a chat prompt `before`, the text and `after` are the user's message, rendered by the tokenizer's own
     template, and `answer_prefix` follows the template (as NVIDIA's RULER has it). A plain prompt begins with
     BOS where the tokenizer adds one by itself; a chat prompt has what its template writes, and no second one.
-    `behind` is how the text ends ("\\n"): `after` gets the ids that it has behind that.
+    `joints` are how the text begins and ends, such as ("A", "\\n"): the ids before and behind it are those
+    that they have next to that.
     Raises EvaluationError for a template that drops, repeats or changes the user's message.
     """
     head, tail = _surroundings(tokenizer, style, before, after)
     if style == "plain" and tail and not tail[-1].isspace():
         answer_prefix = " " + answer_prefix
     return Frame(
-        (*(_leading_bos(tokenizer) if style == "plain" else ()), *_encode(tokenizer, head)),
-        tuple(_encode_behind(tokenizer, behind, tail + answer_prefix)),
+        (*(_leading_bos(tokenizer) if style == "plain" else ()), *_encode_before(tokenizer, head, joints[0])),
+        tuple(_encode_behind(tokenizer, joints[1], tail + answer_prefix)),
         before,
         after,
         answer_prefix,
@@ -109,7 +116,14 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
 
 
-def _encode_behind(tokenizer: Any, behind: str, text: str) -> list[int]:
+def _encode_before(tokenizer: Any, text: str, follows: str) -> list[int]:
+    """The text's ids before another one: GPT-2's pattern makes one token of two line ends at a text's end."""
+    both = _encode(tokenizer, text + follows)
+    last = _encode_behind(tokenizer, "\n", follows)
+    return both[: -len(last)] if last and both[-len(last) :] == last else _encode(tokenizer, text)
+
+
+def _encode_behind(tokenizer: Any, precedes: str, text: str) -> list[int]:
     """The text's ids behind another one: some tokenizers put a blank before all that they are given."""
-    first, both = _encode(tokenizer, behind), _encode(tokenizer, behind + text)
+    first, both = _encode(tokenizer, precedes), _encode(tokenizer, precedes + text)
     return both[len(first) :] if both[: len(first)] == first else _encode(tokenizer, text)

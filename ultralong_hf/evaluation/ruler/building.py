@@ -11,8 +11,8 @@ import numpy as np
 
 from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.prompts import Frame, build_frame
-from ultralong_hf.evaluation.ruler.drafts import Draft, Generator
-from ultralong_hf.evaluation.ruler.pieces import LINE_END, Layout, PieceEncoder
+from ultralong_hf.evaluation.ruler.drafts import Draft, Generator, Stream, random_stream
+from ultralong_hf.evaluation.ruler.pieces import LETTER, LINE_END, Layout, PieceEncoder
 
 # A context that lacks more than this share of its length, and so many tokens, is told of.
 _SHORT_SHARE, _SHORT_TOKENS = 0.02, 512
@@ -62,7 +62,7 @@ class PromptMaker:
             before=draft.before,
             after=draft.after,
             answer_prefix=draft.answer_prefix,
-            behind=LINE_END,
+            joints=(LETTER if draft.before.endswith("\n") else "", LINE_END),
         )
         room = length - self.generator.answer_tokens - len(frame)
         units, context = self._fill(draft, room, seed)
@@ -89,7 +89,7 @@ class PromptMaker:
 
     def _ids(self, layout: Layout, seed: int) -> np.ndarray:
         """The pieces' ids, or those of the whole text where the tokenizer joins across pieces."""
-        if self.encoder.agrees(layout, np.random.default_rng((seed, 1))):
+        if self.encoder.agrees(layout, random_stream(seed, Stream.LOOKS)):
             return layout.ids()
         return self.encoder.whole(layout.text())
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ultralong_hf.evaluation.ruler.definitions import CommonWords
-from ultralong_hf.evaluation.ruler.drafts import Draft
+from ultralong_hf.evaluation.ruler.drafts import Draft, Stream, random_stream
 from ultralong_hf.evaluation.ruler.pieces import Layout, PieceEncoder, Pieces
 from ultralong_hf.evaluation.ruler.words import all_words
 
@@ -92,7 +92,7 @@ class CommonWordsDraft:
 
     def _choose(self, source: WordSource) -> None:
         self.source = source
-        self._words = np.random.default_rng((self.seed, 0)).permutation(len(source.pieces))
+        self._words = random_stream(self.seed, Stream.TEXT).permutation(len(source.pieces))
         self.__dict__.pop("_tokens_by_words", None)
 
     def _count_entries(self, words: np.ndarray) -> np.ndarray:
@@ -117,7 +117,7 @@ class CommonWordsDraft:
         entries = np.concatenate(
             [np.tile(words[: self.num_common], common), np.tile(words[self.num_common :], uncommon)]
         )
-        return np.random.default_rng((self.seed, units)).permutation(entries)
+        return random_stream(self.seed, Stream.ORDER, units).permutation(entries)
 
 
 class CommonWordsGenerator:
@@ -141,7 +141,7 @@ class CommonWordsGenerator:
         repeats = arguments.short_repeats if short else (arguments.common_repeats, arguments.uncommon_repeats)
         example = arguments.short_example if short else arguments.example
         return CommonWordsDraft(
-            before=f"{self._example(example, np.random.default_rng(seed))}\n{arguments.before}",
+            before=f"{self._example(example, random_stream(seed, Stream.QUESTION))}\n{arguments.before}",
             after=arguments.after,
             answer_prefix=arguments.answer_prefix,
             repeats=repeats,

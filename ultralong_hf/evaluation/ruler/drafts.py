@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Any, Protocol
 
 import numpy as np
 
 from ultralong_hf.evaluation.ruler.pieces import Layout
+
+
+class Stream(IntEnum):
+    """Random numbers of one seed for different uses. None is 0: numpy takes (seed, 0) for (seed)."""
+
+    QUESTION = 1
+    TEXT = 2
+    """What the context is made of, whatever its length."""
+    ORDER = 3
+    """Where things stand in a context of so many units."""
+    LOOKS = 4
+    """Where a finished context is looked at."""
+
+
+def random_stream(seed: int, stream: Stream, units: int = 0) -> np.random.Generator:
+    """The random numbers of a seed for one use, and for one number of units."""
+    return np.random.default_rng((seed, stream, units))
 
 
 class Draft(Protocol):

@@ -6,12 +6,13 @@ import math
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from ultralong_hf.evaluation.ruler.definitions import FrequentWords
-from ultralong_hf.evaluation.ruler.drafts import Draft
+from ultralong_hf.evaluation.ruler.drafts import Draft, Stream, random_stream
 from ultralong_hf.evaluation.ruler.pieces import Layout, PieceEncoder, Pieces
 
 
@@ -45,7 +46,6 @@ class FrequentWordsDraft:
     """By rank, a blank before each; the first are the dots."""
     encoder: PieceEncoder = field(repr=False)
     seed: int
-    fewest: int = 1
 
     @property
     def before(self) -> str:
@@ -63,6 +63,11 @@ class FrequentWordsDraft:
     def references(self) -> tuple[str, ...]:
         return tuple(text[1:] for text in self.vocabulary.texts[1 : 1 + self.arguments.num_answers])
 
+    @property
+    def fewest(self) -> int:
+        """Of 27 words the fourth rank is the last that stands once: the answers are told from the rest."""
+        return next(units for units in count(1) if self._has_answers(units))
+
     def fit(self, room: int) -> int:
         low, high = 0, 2 * max(room, 0)
         while low < high:
@@ -77,7 +82,7 @@ class FrequentWordsDraft:
 
     def layout(self, units: int) -> Layout:
         order = np.repeat(np.arange(len(self.vocabulary)), self._counts(units))
-        np.random.default_rng((self.seed, units)).shuffle(order)
+        random_stream(self.seed, Stream.ORDER, units).shuffle(order)
         last = self.encoder.encode([f"{self.vocabulary.texts[order[-1]]}\n"])
         order[-1] = len(self.vocabulary)
         return Layout((self.vocabulary, last), order)
@@ -108,7 +113,7 @@ class FrequentWordsGenerator:
         self.answer_tokens = arguments.answer_tokens
 
     def draw(self, length: int, sample: int, seed: int) -> Draft:
-        rng = np.random.default_rng(seed)
+        rng = random_stream(seed, Stream.QUESTION)
         words = self._words(rng, self._vocabulary_size(length) - 1)
         vocabulary = self._encoder.encode([f" {word}" for word in (self.arguments.dots, *words)])
         return FrequentWordsDraft(
@@ -127,10 +132,10 @@ class FrequentWordsGenerator:
         least = self.arguments.num_answers + 2
         return max(least, min(length // self.arguments.tokens_a_word, standing))
 
-    def _words(self, rng: np.random.Generator, count: int) -> list[str]:
+    def _words(self, rng: np.random.Generator, number: int) -> list[str]:
         letters = np.array(list(string.ascii_lowercase))
         words: dict[str, None] = {}
-        while len(words) < count:
-            drawn = letters[rng.integers(len(letters), size=(count - len(words), self.arguments.letters))]
+        while len(words) < number:
+            drawn = letters[rng.integers(len(letters), size=(number - len(words), self.arguments.letters))]
             words.update(dict.fromkeys(map("".join, drawn.tolist())))
         return list(words)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ultralong_hf.evaluation.ruler.definitions import DEPTHS, NOISE, Niah
-from ultralong_hf.evaluation.ruler.drafts import Draft, insert_pieces
+from ultralong_hf.evaluation.ruler.drafts import Draft, Stream, insert_pieces, random_stream
 from ultralong_hf.evaluation.ruler.essays import Essays
 from ultralong_hf.evaluation.ruler.pieces import Layout, PieceEncoder, Pieces
 from ultralong_hf.evaluation.ruler.words import draw, draw_different
@@ -71,7 +71,7 @@ class _NiahDraft:
         return len(self.question.needles)
 
     def rng(self, units: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, units))
+        return random_stream(self.seed, Stream.ORDER, units)
 
 
 @dataclass(kw_only=True)
@@ -124,7 +124,7 @@ class DistractorsDraft(_LinesDraft):
         )
 
     def _draw_lines(self, room: int) -> Pieces:
-        rng = np.random.default_rng((self.seed, 0))
+        rng = random_stream(self.seed, Stream.TEXT)
         lines = self.encoder.encode(self._lines(rng, _FIRST_DRAW))
         while lines.ends[-1] <= room:
             average = lines.ends[-1] / len(lines)
@@ -194,7 +194,7 @@ class NiahGenerator:
         self._noise = encoder.encode([f"{NOISE}\n"]) if arguments.haystack == "noise" else None
 
     def draw(self, length: int, sample: int, seed: int) -> Draft:
-        rng = np.random.default_rng(seed)
+        rng = random_stream(seed, Stream.QUESTION)
         question = Question.draw(self.arguments, rng)
         behind = " {}" if self._essays else "{}\n"
         wording = {**self._wording(question), "question": question, "seed": seed}

@@ -8,7 +8,7 @@ copying. Some tokenizers join across such places all the same; `PieceEncoder.agr
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -23,6 +23,9 @@ from ultralong_hf.errors import EvaluationError
 # What a piece is tokenized behind, so that it is read as the middle of a text (some tokenizers begin a text
 # with a blank): a stop where the piece begins with a blank, else a line end.
 LINE_END, STOP = "\n", "."
+# What a piece that ends with a blank line is tokenized before: GPT-2's pattern makes one token of two line
+# ends at the end of a text, two of them before a letter.
+BLANK_LINE, LETTER = "\n\n", "A"
 _LOOK_TOKENS = 128
 _RANDOM_LOOKS = 2
 
@@ -144,7 +147,8 @@ class PieceEncoder:
             )
         self._engine: Engine = open_engine(tokenizer, engine=engine)
         self._plain = PlainTextEncoder(tokenizer)
-        self._marks = {mark: self._plain.encode(mark).astype(np.int32) for mark in (LINE_END, STOP)}
+        self._marks = {mark: self._ids(mark) for mark in (LINE_END, STOP)}
+        self._letter = self._ids(LINE_END + LETTER)[len(self._marks[LINE_END]) :]
 
     @property
     def engine(self) -> str:
@@ -153,33 +157,37 @@ class PieceEncoder:
 
     def encode(self, texts: Sequence[str]) -> Pieces:
         """Raises EngineMismatch: then none of the pieces made so far can be trusted."""
-        marks = [_mark_of(text) for text in texts]
-        encoded = self._engine.encode([mark + text for mark, text in zip(marks, texts, strict=True)])
+        encoded = self._engine.encode([_mark_of(text) + text + _letter_of(text) for text in texts])
         ids = encoded.tokens.astype(np.int32)
         lengths = encoded.lengths.astype(np.int64)
         starts = np.cumsum(lengths) - lengths
-        cut = np.empty(len(texts), dtype=np.int64)
-        sound = np.ones(len(texts), dtype=bool)
-        behind_stop = np.fromiter((mark == STOP for mark in marks), dtype=bool, count=len(texts))
-        for mark, mine in ((LINE_END, ~behind_stop), (STOP, behind_stop)):
-            own = self._marks[mark]
-            cut[mine] = len(own)
-            for place, token in enumerate(own.tolist()):
-                there = np.minimum(starts[mine] + place, max(len(ids) - 1, 0))
-                sound[mine] &= (lengths[mine] > place) & (ids[there] == token)
-        kept = np.maximum(lengths - cut, 0)
-        return Pieces(list(texts), ids[_spread(starts + cut, kept)], kept, sound)
+        marked = self._flags(_mark_of(text) == STOP for text in texts)
+        before = np.where(marked, len(self._marks[STOP]), len(self._marks[LINE_END]))
+        lettered = self._flags(_letter_of(text) != "" for text in texts)
+        behind = np.where(lettered, len(self._letter), 0)
+        sound = lengths >= before + behind
+        sound[marked & sound] = _stand_at(ids, starts[marked & sound], self._marks[STOP])
+        plain = ~marked & sound
+        sound[plain] = _stand_at(ids, starts[plain], self._marks[LINE_END])
+        ended = lettered & sound
+        sound[ended] = _stand_at(ids, (starts + lengths - behind)[ended], self._letter)
+        kept = np.maximum(lengths - before - behind, 0)
+        return Pieces(list(texts), ids[_spread(starts + before, kept)], kept, sound)
 
     def whole(self, text: str) -> np.ndarray:
-        """int32 ids of a text that stands behind another one, tokenized at once, not in pieces."""
-        mark = _mark_of(text)
-        ids = self._plain.encode(mark + text).astype(np.int32)
-        own = self._marks[mark]
-        return (
-            ids[len(own) :]
-            if np.array_equal(ids[: len(own)], own)
-            else self._plain.encode(text).astype(np.int32)
-        )
+        """int32 ids of a text that stands between others, tokenized at once, not in pieces."""
+        mark, letter = self._marks[_mark_of(text)], _letter_of(text)
+        ids = self._ids(_mark_of(text) + text + letter)
+        if not np.array_equal(ids[: len(mark)], mark):  # the mark is no token of its own here
+            return self._ids(text)
+        return ids[len(mark) : len(ids) - len(self._letter) if letter else None]
+
+    def _ids(self, text: str) -> np.ndarray:
+        return self._plain.encode(text).astype(np.int32)
+
+    @staticmethod
+    def _flags(flags: Iterable[bool]) -> np.ndarray:
+        return np.array(list(flags), dtype=bool)
 
     def count(self, text: str) -> int:
         """Tokens of a short text behind another one."""
@@ -215,3 +223,12 @@ class PieceEncoder:
 
 def _mark_of(text: str) -> str:
     return STOP if text.startswith(" ") else LINE_END
+
+
+def _letter_of(text: str) -> str:
+    return LETTER if text.endswith(BLANK_LINE) else ""
+
+
+def _stand_at(ids: np.ndarray, places: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """bool [places]: whether the tokens stand in `ids` from each place on."""
+    return np.all(ids[places[:, None] + np.arange(len(tokens))] == tokens, axis=1)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.ruler.definitions import Questions
-from ultralong_hf.evaluation.ruler.drafts import Draft
+from ultralong_hf.evaluation.ruler.drafts import Draft, Stream, random_stream
 from ultralong_hf.evaluation.ruler.pieces import Layout, PieceEncoder, Pieces
 
 _CHARACTERS_A_TOKEN = 5
@@ -124,7 +124,7 @@ class QuestionDraft:
     def _documents(self, units: int) -> np.ndarray:
         """The place in `chosen` of the document with each number."""
         places = np.arange(units) % len(self.chosen)
-        return np.random.default_rng((self.seed, units)).permutation(places)
+        return random_stream(self.seed, Stream.ORDER, units).permutation(places)
 
 
 class Titles:
@@ -159,7 +159,7 @@ class QuestionGenerator:
 
     def draw(self, length: int, sample: int, seed: int) -> Draft:
         question = self._library.questions[sample % len(self._library.questions)]
-        rng = np.random.default_rng(seed)
+        rng = random_stream(seed, Stream.TEXT)
         own = list(dict.fromkeys((*question.needed, *rng.permutation(question.related).astype(int).tolist())))
         others = np.setdiff1d(np.arange(len(self._documents)), own)
         return QuestionDraft(

@@ -184,7 +184,7 @@ class RulerTask:
     def _digest(self, length: int) -> str:
         context = self.workshop.context
         probe = build_frame(
-            context.tokenizer, context.style, before="a\n", after="b", answer_prefix="c", behind="\n"
+            context.tokenizer, context.style, before="a\n", after="b", answer_prefix="c", joints=("A", "\n")
         )
         return cache_key(
             {

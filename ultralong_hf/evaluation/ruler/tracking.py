@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ultralong_hf.evaluation.ruler.definitions import NOISE, VariableTracking
-from ultralong_hf.evaluation.ruler.drafts import Draft
+from ultralong_hf.evaluation.ruler.drafts import Draft, Stream, random_stream
 from ultralong_hf.evaluation.ruler.pieces import Layout, PieceEncoder, Pieces
 
 _LETTERS, _EXAMPLE_LETTERS = 5, 3
@@ -130,7 +130,7 @@ class TrackingDraft:
         return place_statements(units, [len(names) for names in self.chains.names], self._rng(units))
 
     def _rng(self, units: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, units))
+        return random_stream(self.seed, Stream.ORDER, units)
 
 
 class TrackingGenerator:
@@ -144,7 +144,7 @@ class TrackingGenerator:
         self._example_units = self._most_example_units()
 
     def draw(self, length: int, sample: int, seed: int) -> Draft:
-        rng = np.random.default_rng(seed)
+        rng = random_stream(seed, Stream.QUESTION)
         arguments = self.arguments
         example = self._example(self._example_units, rng)
         chains = Chains.draw(rng, arguments.chains, arguments.hops, _LETTERS)
@@ -175,7 +175,7 @@ class TrackingGenerator:
 
     def _example(self, units: int, names: np.random.Generator) -> str:
         """Context, question and answer; places and value depend on the run's seed, names are drawn."""
-        rng = np.random.default_rng((self._seed, units))
+        rng = random_stream(self._seed, Stream.ORDER, units)
         hops = min(10, self.arguments.hops)
         chains = Chains.draw(names, self.arguments.chains, hops, _EXAMPLE_LETTERS)
         chains = Chains(chains.names, Chains.draw(rng, self.arguments.chains, hops, _EXAMPLE_LETTERS).values)
