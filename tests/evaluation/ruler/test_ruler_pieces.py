@@ -13,6 +13,7 @@ from ultralong_hf.evaluation.ruler.definitions import TASKS
 from ultralong_hf.evaluation.ruler.pieces import Layout, PieceEncoder
 
 LENGTH = 6500
+QUICK = ("GPT-2", "Llama 3", "Llama 2", "Unigram", "WordPiece")
 JOIN_ACROSS_WORDS = ("Llama 2", "Mistral", "Gemma", "no words")
 """The small ones, which were trained without a split into words; the models' own do not."""
 
@@ -33,7 +34,9 @@ def layouts(monkeypatch) -> list[tuple[bool, str]]:
 
 
 @pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_prompt_has_the_ids_of_its_whole_text(kind, name, layouts):
     if name == "fwe" and kind in JOIN_ACROSS_WORDS:
         pytest.skip("its context begins within a line, and these join a stop with the next word")

@@ -58,10 +58,11 @@ class Workshop:
 
     def maker(self, name: str) -> PromptMaker:
         if name not in self._makers:
-            context = self.context
-            self._makers[name] = PromptMaker(
-                name, self._generator(name), context.tokenizer, self.encoder, context.style, context.seed
-            )
+            try:
+                self._makers[name] = self._make_maker(name)
+            except EngineMismatch:
+                self.restart()
+                self._makers[name] = self._make_maker(name)
         return self._makers[name]
 
     def restart(self) -> None:
@@ -70,6 +71,10 @@ class Workshop:
         self._makers.clear()
         self.__dict__.pop("encoder", None)
         self.__dict__.pop("essays", None)
+
+    def _make_maker(self, name: str) -> PromptMaker:
+        context, generator = self.context, self._generator(name)
+        return PromptMaker(name, generator, context.tokenizer, self.encoder, context.style, context.seed)
 
     def _generator(self, name: str) -> Generator:
         arguments = TASKS[name]
