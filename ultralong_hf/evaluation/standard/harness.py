@@ -73,7 +73,7 @@ def run_task(call: TaskCall, manager: Any, lm: Any, batch_size: int) -> Mapping[
 
     with quiet() as told, _code_switch(call.allow_code_execution):
         loaded = _load(call, manager)
-        with _our_errors(f"standard/{call.task} ended"):
+        with our_errors(f"standard/{call.task} ended"):
             results = simple_evaluate(
                 model=lm,
                 tasks=loaded,
@@ -86,9 +86,19 @@ def run_task(call: TaskCall, manager: Any, lm: Any, batch_size: int) -> Mapping[
                 confirm_run_unsafe_code=call.allow_code_execution,
                 log_samples=False,
             )
+    return {**(results or {}), "notes": _notes(told)}
+
+
+def _notes(told: Sequence[str]) -> list[str]:
+    """What of lm-eval's warnings a reader of the score must know."""
     cut = sum("truncat" in message.lower() for message in told)
-    notes = [f"cut: lm-eval cut prompts on the left to the window, and said so {cut:,} times"] if cut else []
-    return {**(results or {}), "notes": notes}
+    empty = sum("null content" in message for message in told)
+    notes = []
+    if cut:
+        notes.append(f"cut: lm-eval cut prompts on the left to the window, and said so {cut:,} times")
+    if empty:
+        notes.append(f"failed: the server gave no text {empty:,} times, which counts as wrong")
+    return notes
 
 
 def leaf_configs(manager: Any, name: str) -> list[Mapping[str, Any]]:
@@ -121,7 +131,7 @@ def _load(call: TaskCall, manager: Any) -> list[Any]:
     leaves = leaf_configs(manager, call.task)
     datasets = sorted({str(leaf.get("dataset_path")) for leaf in leaves})
     copies = {name: copy for name in datasets if (copy := local_copy(name, call.data_dir))}
-    with _our_errors(f"standard/{call.task} cannot be loaded", _advice(datasets)):
+    with our_errors(f"standard/{call.task} cannot be loaded", _advice(datasets)):
         found = manager.load([_from_copies(call.task, manager, leaves, copies) if copies else call.task])
     is_group = manager.task_index[call.task].kind.name == "GROUP"
     return [found["groups"][call.task]] if is_group else list(found["tasks"].values())
@@ -180,7 +190,7 @@ def _import_harness() -> Any:
 
 
 @contextmanager
-def _our_errors(what: str, advice: str = "") -> Iterator[None]:
+def our_errors(what: str, advice: str = "") -> Iterator[None]:
     """Errors of lm-eval and of what it calls, as one of ours with the first line of theirs."""
     try:
         yield

@@ -75,7 +75,7 @@ class StandardMeasure:
                 return entry
         batch_size = standard_batch_size(engine)
         tokenizer = getattr(engine, "tokenizer", None) or self._context.tokenizer
-        lm = harness_model(engine, tokenizer, batch_size)
+        lm = harness_model(engine, tokenizer, batch_size, chat_template=self._call.chat_template)
         keeping = kept_answers(lm, folder / ANSWERS_FILE) if folder is not None else nullcontext(lm)
         with keeping as asked:
             results = run_task(self._call, self._manager, asked, batch_size)

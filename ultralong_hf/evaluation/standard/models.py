@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ultralong_hf.errors import EvaluationError
-from ultralong_hf.evaluation.standard.harness import quiet
+from ultralong_hf.evaluation.standard.harness import our_errors, quiet
 
 # What a standard task's prompt and answer are at most, about: MMLU-Pro with five examples.
 _PROMPT_TOKENS, _ANSWER_TOKENS = 4_096, 2_048
+# Where a server does not tell its window: by itself lm-eval would cut prompts to 2,047 tokens.
+_PLENTY = 131_072
 
 
 def standard_batch_size(engine: Any) -> int:
@@ -19,34 +21,40 @@ def standard_batch_size(engine: Any) -> int:
     return max(1, int(engine.batch_size(_PROMPT_TOKENS, _ANSWER_TOKENS)))
 
 
-def harness_model(engine: Any, tokenizer: Any, batch_size: int) -> Any:
+def harness_model(engine: Any, tokenizer: Any, batch_size: int, *, chat_template: bool) -> Any:
     """The model of an in-process engine, as it is loaded, or the server of a server engine.
 
     Raises EvaluationError for an engine that has neither.
     """
     model = getattr(engine, "model", None)
-    if hasattr(model, "forward"):
-        with quiet():
+    with quiet(), our_errors("The model cannot be handed to lm-eval"):
+        if hasattr(model, "forward"):
             from lm_eval.models.huggingface import HFLM
 
             return HFLM(pretrained=model, backend="causal", tokenizer=tokenizer, batch_size=batch_size)
-    if hasattr(engine, "url"):
-        return _server_model(engine, tokenizer, batch_size)
+        if hasattr(engine, "url"):
+            return _server_model(engine, tokenizer, chat_template)
     raise EvaluationError(
         f"The standard side needs a model in this process or a server; {type(engine).__name__} is neither."
     )
 
 
-def _server_model(engine: Any, tokenizer: Any, batch_size: int) -> Any:
-    """Completions, not chat: multiple choice is scored by the probabilities of its options."""
+def _server_model(engine: Any, tokenizer: Any, chat_template: bool) -> Any:
+    """Completions of token ids, not chat: multiple choice is scored by the probabilities of its options."""
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
-    return LocalCompletionsAPI(
+    first = tokenizer("a", verbose=False)["input_ids"][:1]
+    adds_bos = tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
+    lm = LocalCompletionsAPI(
         base_url=f"{str(engine.url).rstrip('/')}/completions",
         model=engine.model_name,
-        tokenizer=tokenizer.name_or_path,
-        tokenizer_backend="huggingface",
+        tokenizer_backend="none",  # it would load one by name
         num_concurrent=getattr(engine, "concurrency", None) or 1,
-        max_retries=3,
-        batch_size=batch_size,
+        batch_size=1,
+        max_length=(engine.window or _PLENTY) + 1,  # of which it takes one off
+        add_bos_token=adds_bos and not chat_template,  # a template writes its own
     )
+    lm.tokenizer = tokenizer
+    lm.tokenizer_backend = "huggingface"
+    lm.tokenized_requests = True
+    return lm
