@@ -11,7 +11,15 @@ from peft import LoraConfig
 from shims import gloo_counts_as_gpu, teach_ring_the_cpu
 from tokenizers import Tokenizer, models
 from torch.distributed.tensor import DTensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
 from trl import SFTConfig, SFTTrainer
 
 from ultralong_hf.parallel.groups import SequenceGroup
@@ -38,6 +46,26 @@ def tiny_llama(*, heads: int = 4, kv_heads: int = 2, seed: int = 0, **changes: A
         **changes,
     )
     return LlamaForCausalLM(config)
+
+
+def tiny_mixtral() -> MixtralForCausalLM:
+    """Four experts, of which each token has two."""
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        max_position_embeddings=LENGTH,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
+        initializer_range=0.1,
+    )
+    return MixtralForCausalLM(config)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -93,13 +121,14 @@ def train(
     resume: str | None = None,
     save: bool = False,
     alone: bool = False,
+    experts: bool = False,
 ) -> dict[str, Any]:
     """Losses and gradient norms of all steps, and the weights after them.
 
     `batch`: rows of a forward pass over all data-parallel groups. `parallel`: arguments of
     SequenceParallelPlugin; none: rows are not split. `alone`: devices do not share attention, to show that
     the comparison would notice. SGD, so that the scale of gradients shows in the weights; `adam` where
-    the optimiser must have a state.
+    the optimiser must have a state. `experts`: a mixture of experts, without their balancing loss.
     """
     teach_ring_the_cpu()
     with ExitStack() as stack:
@@ -107,7 +136,7 @@ def train(
             stack.enter_context(patch.object(SequenceGroup, "attention", lambda self: nullcontext()))
         if fsdp:
             stack.enter_context(gloo_counts_as_gpu())
-        model = tiny_llama(heads=heads, kv_heads=kv_heads)
+        model = tiny_mixtral() if experts else tiny_llama(heads=heads, kv_heads=kv_heads)
         plugin = SequenceParallelPlugin(**(parallel or {"size": 1}))
         plan = plugin.resolve(model.config, LENGTH)
         arguments = _arguments(output_dir, steps, checkpointing, use_cpu=not fsdp)
@@ -118,6 +147,7 @@ def train(
             "save_strategy": "steps" if save else "no",
             "save_steps": 2,
             **({"optim": "adamw_torch", "learning_rate": 0.01} if adam else {}),
+            **({"router_aux_loss_coef": 0.0} if experts else {}),
         }
         make = _trl_trainer if trainer_class == "trl" else _plain_trainer
         trainer = make(model, arguments, lora=lora, parts=plan.sizes.parts if padded else None)

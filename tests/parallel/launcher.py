@@ -10,7 +10,7 @@ from typing import Any
 
 _FIRST_PORT, _PORTS_PER_WORKER = 16_000, 2_000
 """Below the ports that systems give to outgoing connections."""
-_PORTS = itertools.cycle(range(_PORTS_PER_WORKER))
+_PORTS = itertools.count(os.getpid() * 61)
 
 
 class RankError(AssertionError):
@@ -119,10 +119,13 @@ def _leave_group() -> None:
 
 
 def _free_port() -> int:
-    """A port of this test process's own: two that run at once must not find the same one free."""
+    """A port of this test process's own: two that run at once must not find the same one free.
+
+    Workers of one run have ranges of their own; other runs start elsewhere in them.
+    """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     for port in _PORTS:
-        candidate = _FIRST_PORT + worker % 8 * _PORTS_PER_WORKER + port
+        candidate = _FIRST_PORT + worker % 8 * _PORTS_PER_WORKER + port % _PORTS_PER_WORKER
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", candidate))

@@ -123,3 +123,54 @@ def run(
         except SquareError as error:
             return str(error)
         return watch.seen
+
+
+def run_pairs(output_dir: str, *, parallel: dict[str, Any] | None = None) -> Any:
+    """As `run`, a training step and an evaluation of our preference trainer, on pairs of mixed lengths."""
+    from datasets import Dataset
+    from preference_cases import word_tokenizer
+    from trl import DPOConfig
+
+    from ultralong_hf.parallel.plugin import SequenceParallelPlugin
+    from ultralong_hf.training.preference import PreferenceTrainer
+
+    teach_ring_the_cpu()
+    # a word each is a token; t1 and the like would be found within t12
+    prompts = [" ".join(f"t{20 + n % 70}" for n in row["input_ids"][10:]) for row in rows(padded=True)]
+    pairs = Dataset.from_list(
+        [{"prompt": text, "chosen": " t25 t26 t27", "rejected": " t28"} for text in prompts]
+    )
+    trainer = PreferenceTrainer(
+        model=tiny_llama(),
+        ref_model=tiny_llama(seed=1),
+        args=DPOConfig(
+            output_dir=output_dir,
+            max_steps=1,
+            per_device_train_batch_size=BATCH,
+            per_device_eval_batch_size=BATCH,
+            report_to="none",
+            disable_tqdm=True,
+            bf16=False,
+            use_cpu=True,
+            max_length=None,
+            save_strategy="no",
+            dataloader_pin_memory=False,
+        ),
+        train_dataset=pairs,
+        eval_dataset=pairs,
+        processing_class=word_tokenizer(),
+        longest=N,
+    )
+    if parallel:
+        plugin = SequenceParallelPlugin(**parallel)
+        plugin.resolve(trainer.model.config, N)
+        plugin.attach(trainer)
+    # a device's part of the longest row, which may be a little shorter than that of N tokens
+    watch = NoSquares(N // int(os.environ.get("WORLD_SIZE", "1")) - 16, 2 * BATCH * N)
+    try:
+        with watch:
+            trainer.train()
+            trainer.evaluate()
+    except SquareError as error:
+        return str(error)
+    return watch.seen

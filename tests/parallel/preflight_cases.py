@@ -72,9 +72,11 @@ def check_pairs(
     fsdp: bool = False,
     lora: bool = False,
     local_positions: bool = False,
+    padded: bool = True,
 ) -> Any:
     """As `check`, of TRL's DPOTrainer, whose reference is the model that it starts from.
 
+    `padded`: batches have a length that splits; else that of the longest pair, which is odd.
     `local_positions`: they count within each device's part.
     """
     teach_ring_the_cpu()
@@ -91,7 +93,7 @@ def check_pairs(
             use_cpu=not fsdp,
             activation_checkpointing=False,
             max_length=None,
-            pad_to_multiple_of=plan.sizes.parts,
+            pad_to_multiple_of=plan.sizes.parts if padded else None,
             dataloader_pin_memory=False,
             **(plugin.fsdp_settings() if fsdp else {}),
         )
@@ -99,14 +101,19 @@ def check_pairs(
             model=llama,
             ref_model=None if lora else tiny_llama(),
             args=args,
-            train_dataset=Dataset.from_list(pairs(4)),
+            train_dataset=Dataset.from_list(pairs(4) if padded else odd_pairs()),
             processing_class=word_tokenizer(),
             peft_config=LoraConfig(r=4, target_modules=["q_proj"]) if lora else None,
         )
         plugin.attach(trainer)
         if local_positions:
             llama.register_forward_pre_hook(without_positions, with_kwargs=True)
-        return outcome(trainer, 48)
+        return outcome(trainer, 48 if padded else LENGTH)
+
+
+def odd_pairs() -> list[dict[str, str]]:
+    """Pairs whose longest is one word shorter."""
+    return [{**pair, "prompt": pair["prompt"].rpartition(" ")[0]} for pair in pairs(4)]
 
 
 def without_positions(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:

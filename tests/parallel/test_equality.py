@@ -81,6 +81,7 @@ FAST = {
     "hybrid-fsdp-mqa-checkpointing": (4, 4, HYBRID, {"fsdp": True, "kv_heads": 1, "checkpointing": True}),
     "hybrid-lora-batch": (4, 4, HYBRID, {"lora": True, "batch": 2}),
     "hybrid-padding-fsdp": (4, 4, HYBRID, {"fsdp": True, "padded": True, "batch": 2}),
+    "ulysses-experts": (2, 2, ULYSSES, {"experts": True, "batch": 2}),
     "auto-above-the-head-count": (4, 4, {"backend": "auto"}, {"heads": 2, "kv_heads": 1, "fsdp": True}),
 }
 """Processes, devices that share a row, plugin, options: each pair of settings is in at least one case."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mask_cases import N, NoSquares, SquareError, run
+from mask_cases import N, NoSquares, SquareError, run, run_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -31,6 +31,12 @@ def test_no_square_is_built_on_one_device(workers, tmp_path, padded, evaluate):
     (found,) = workers.run(1, run, str(tmp_path), padded=padded, padding_mask=False, evaluate=evaluate)
     assert isinstance(found, int), found
     assert found > 200
+
+
+@pytest.mark.parametrize("parallel", [None, ULYSSES, RING], ids=["one", "ulysses", "ring"])
+def test_no_square_is_built_for_preferences(workers, tmp_path, parallel):
+    found = workers.run(parallel["size"] if parallel else 1, run_pairs, str(tmp_path), parallel=parallel)
+    assert all(isinstance(seen, int) and seen > 200 for seen in found), found
 
 
 def test_the_watch_finds_the_mask_that_padding_makes_without_us(workers, tmp_path):

@@ -1,15 +1,16 @@
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
 import torch
-from cases import LENGTH, collate, tiny_llama, tokenizer, uneven_rows
+from cases import LENGTH, collate, tiny_llama, tiny_mixtral, tokenizer, uneven_rows
 from datasets import Dataset
 from shims import gloo_counts_as_gpu
 from torch import nn
 from transformers import LlamaConfig, LlamaForSequenceClassification, Trainer, TrainingArguments
 from trl import RewardTrainer, SFTConfig, SFTTrainer
 
-from ultralong_hf.errors import MachineError, ParallelError, ParallelSizeError
+from ultralong_hf.errors import BatchError, MachineError, ParallelError, ParallelSizeError
 from ultralong_hf.footprint import Setup
 from ultralong_hf.parallel import wiring
 from ultralong_hf.parallel.plugin import SequenceParallelPlugin
@@ -205,6 +206,61 @@ def test_releases_without_the_places_that_are_used_are_named(monkeypatch):
     monkeypatch.setattr(wiring, "version", lambda name: "1.14")
     with pytest.raises(MachineError, match=r"with torch 2.9 or newer, and this is 1.14"):
         wiring.check_upstream()
+
+
+def train_on_dispatched_rows(folder, unaware):
+    """What is said of batches that one process hands out; `unaware`: the setting itself is not looked at."""
+    from unittest.mock import patch
+
+    from ultralong_hf.parallel import plugin
+
+    one_reads = {"dispatch_batches": True}
+    trainer = trainer_of(folder, accelerator_config=one_reads, per_device_train_batch_size=1)
+    try:
+        with patch.object(plugin, "settings_faults", lambda _: []) if unaware else nullcontext():
+            SequenceParallelPlugin(2).attach(trainer)
+        trainer.train()
+    except (ParallelError, BatchError) as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("unaware", "message"),
+    [
+        (False, "accelerator_config.dispatch_batches cannot be used"),
+        (True, "the 2 devices that share rows were given different ones"),
+    ],
+)
+def test_devices_of_a_row_that_get_different_ones_stop(workers, tmp_path, unaware, message):
+    for found in workers.run(2, train_on_dispatched_rows, str(tmp_path), unaware):
+        assert found.startswith(message)
+
+
+def attach_a_ring_to_a_cpu(folder):
+    from unittest.mock import patch
+
+    from torch.distributed.tensor.experimental._context_parallel import _attention
+
+    with patch.dict(_attention.custom_ops, clear=True), pytest.raises(MachineError) as caught:
+        SequenceParallelPlugin(2, "ring").attach(trainer_of(folder))
+    return str(caught.value)
+
+
+def test_a_ring_of_cpus_is_refused_when_it_is_attached(workers, tmp_path):
+    for found in workers.run(2, attach_a_ring_to_a_cpu, str(tmp_path)):
+        assert found.startswith("rings need GPUs: torch has none around its attention for CPUs.")
+
+
+def attach_to_experts(folder):
+    """What is said of a balancing loss, which TRL adds by itself."""
+    with pytest.raises(ParallelError) as caught:
+        SequenceParallelPlugin(2).attach(trainer_of(folder, model=tiny_mixtral()))
+    return str(caught.value)
+
+
+def test_experts_that_are_balanced_over_a_part_of_a_row_are_refused(workers, tmp_path):
+    for found in workers.run(2, attach_to_experts, str(tmp_path)):
+        assert found.startswith("the experts of the model mixtral have a balancing loss")
 
 
 def uneven_batch(folder):

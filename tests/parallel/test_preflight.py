@@ -66,6 +66,16 @@ def test_a_right_set_up_of_preference_training_passes(workers, tmp_path, set_up)
     assert results[0].one.counted == results[0].launched.counted > 20
 
 
+@pytest.mark.parametrize("backend", ["ulysses", "ring"])
+def test_pairs_of_an_odd_length_pass(workers, tmp_path, backend):
+    """A device then has half of the length to which they are filled up."""
+    parallel = {"size": 2, "backend": backend}
+    results = workers.run(2, check_pairs, str(tmp_path), parallel=parallel, padded=False)
+    assert all(isinstance(result, Preflight) for result in results), results
+    assert results[0].length % 2 == 1
+    assert results[0].device_tokens * 2 > results[0].length
+
+
 def test_broken_preference_training_is_stopped(workers, tmp_path):
     parallel = {"size": 2, "backend": "ulysses"}
     faults = workers.run(2, check_pairs, str(tmp_path), parallel=parallel, local_positions=True)
@@ -116,6 +126,37 @@ def test_rounding_passes_and_more_than_that_does_not():
     single = replace(RIGHT, dtype="float32")
     assert replace(single, launched=replace(RIGHT.launched, loss=2.0001)).faults() != []
     assert replace(single, launched=replace(RIGHT.launched, loss=2.00001)).faults() == []
+
+
+def test_rows_that_are_filled_up_are_split_and_longer_parts_are_not():
+    odd = replace(RIGHT, degree=2, length=183)
+    assert replace(odd, device_tokens=92).faults() == []
+    assert replace(odd, device_tokens=93).faults()[0].startswith("rows of 183 tokens are not split")
+
+
+def test_a_model_too_large_for_one_device_is_told_so(workers, tmp_path):
+    message = workers.run(2, check_without_memory, str(tmp_path))[0]
+    assert message.startswith(
+        "The parallel check trains the whole model on one device, and its memory is too"
+    )
+    assert "CUDA out of memory." in message
+
+
+def check_without_memory(folder):
+    """The first process has no room for the model; the other does not wait for it."""
+    from unittest.mock import patch
+
+    import torch
+
+    from ultralong_hf.errors import ParallelError
+    from ultralong_hf.parallel import preflight
+
+    full = torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB.")
+    with (
+        patch.object(preflight, "_on_one_process", side_effect=full),
+        patch.object(preflight, "_as_launched", side_effect=ParallelError("not waited")),
+    ):
+        return check(folder, parallel={"size": 2, "backend": "ulysses"})[0]
 
 
 def test_multiples_are_named():

@@ -5,18 +5,22 @@ import sys
 import pytest
 from transformers import (
     BloomConfig,
+    DogeConfig,
     Gemma3TextConfig,
     Llama4TextConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Qwen3Config,
     Qwen3NextConfig,
+    RobertaConfig,
 )
 
 from ultralong_hf.errors import ParallelError
 from ultralong_hf.parallel.requirements import (
     Launch,
     attention_faults,
+    balance_faults,
     launch_faults,
     layer_faults,
     padding_faults,
@@ -189,19 +193,24 @@ def test_a_ring_on_cpus_is_refused_and_ulysses_is_not():
 @pytest.mark.parametrize(
     ("config", "layers"),
     [
-        (MistralConfig(sliding_window=1024), "sliding_attention"),
-        (Gemma3TextConfig(), "sliding_attention"),
-        (Llama4TextConfig(), "chunked_attention"),
-        (Qwen3NextConfig(), "linear_attention"),
-        (Qwen3Config(use_sliding_window=True, sliding_window=64, max_window_layers=2), "sliding_attention"),
+        (MistralConfig(sliding_window=1024), "layers of sliding_attention"),
+        (Gemma3TextConfig(), "layers of sliding_attention"),
+        (Llama4TextConfig(), "layers of chunked_attention"),
+        (Qwen3NextConfig(), "layers of linear_attention"),
+        (RobertaConfig(is_decoder=True), "the attention and the positions of an encoder"),
+        (DogeConfig(), "a mask of its own"),
+        (
+            Qwen3Config(use_sliding_window=True, sliding_window=64, max_window_layers=2),
+            "layers of sliding_attention",
+        ),
     ],
 )
 def test_layers_that_do_not_see_the_whole_row_are_refused(config, layers):
     (fault,) = layer_faults(config)
     assert fault == (
-        f"the model {config.model_type} has layers of {layers}. Split rows know causal attention over all "
-        "tokens alone, so that these layers would train wrongly without a word. Use a model of full "
-        "attention, or set parallel.size to 1."
+        f"the model {config.model_type} has {layers}. Split rows know causal attention over all tokens "
+        "alone, so that it would train wrongly without a word. Use a model of full attention, or set "
+        "parallel.size to 1."
     )
 
 
@@ -235,11 +244,36 @@ def test_a_model_with_an_attention_of_its_own_is_refused():
 # settings and data
 
 
-@pytest.mark.parametrize("key", ["packing", "eval_packing", "padding_free", "label_smoothing_factor"])
+@pytest.mark.parametrize(
+    "key", ["packing", "eval_packing", "padding_free", "label_smoothing_factor", "neftune_noise_alpha"]
+)
 def test_settings_that_need_masks_or_whole_rows_are_refused(key):
-    (fault,) = settings_faults({key: 0.1 if key.startswith("label") else True})
+    (fault,) = settings_faults({key: 0.1 if key.startswith(("label", "neftune")) else True})
     assert fault.startswith(f"{key} cannot be used with rows that are split over devices")
     assert settings_faults({key: 0}) == []
+
+
+@pytest.mark.parametrize("as_config", [False, True])
+def test_batches_that_one_process_hands_out_are_refused(as_config):
+    """accelerate 1.15 then gives each process rows of its own, cp_size or not."""
+    from accelerate.utils import DataLoaderConfiguration
+
+    given = DataLoaderConfiguration(dispatch_batches=True) if as_config else {"dispatch_batches": True}
+    (fault,) = settings_faults({"accelerator_config": given})
+    assert fault.startswith("accelerator_config.dispatch_batches cannot be used")
+    assert settings_faults({"accelerator_config": {"dispatch_batches": False}}) == []
+
+
+def test_the_balancing_loss_of_experts_is_refused_unless_it_is_off():
+    fault = balance_faults(MixtralConfig(), None)
+    assert fault == [
+        "the experts of the model mixtral have a balancing loss (router_aux_loss_coef 0.001), which each "
+        "device would compute from its own part of a row. Set router_aux_loss_coef to 0, or parallel.size to "
+        "1."
+    ]
+    assert balance_faults(MixtralConfig(), 0.0) == balance_faults(LLAMA, 0.01) == []
+    assert list(faults_of(MixtralConfig(), settings={})) == fault
+    require(MixtralConfig(), length=4096, world_size=8, size=8, settings={"router_aux_loss_coef": 0})
 
 
 def test_masked_documents_are_refused():

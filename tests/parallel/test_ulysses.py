@@ -155,3 +155,20 @@ def attend_with_another():
         model(torch.arange(part.start, part.stop)[None], position_ids=torch.tensor([[*part]]))
     assert len(calls) == 2
     return calls[0]
+
+
+def call_with_a_mask():
+    dist.init_process_group("gloo")
+    attention = ulysses_attention(sdpa_attention_forward, "sdpa")
+    query, key, value, _ = whole_inputs(4, 2)
+    module = SimpleNamespace(config=SimpleNamespace(), is_causal=True, num_key_value_groups=2)
+    with (
+        split_rows(dist.group.WORLD),
+        pytest.raises(ParallelError, match="an attention mask of its own"),
+    ):
+        attention(module, query, key, value, torch.zeros(ROWS, 1, LENGTH, LENGTH))
+    return True
+
+
+def test_a_model_that_makes_a_mask_of_its_own_is_stopped(workers):
+    assert workers.run(2, call_with_a_mask) == [True, True]

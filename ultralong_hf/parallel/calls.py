@@ -81,6 +81,7 @@ class SplitCalls:
             num_items=kwargs.get("num_items_in_batch"),
         )
         self._calls.append(call)
+        self.group.check_same(kwargs["input_ids"])
         return args, {**self.group.shard(batch), "use_cache": False}
 
     def _join(self, module: torch.nn.Module, args: Any, output: Any) -> Any:

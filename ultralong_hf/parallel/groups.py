@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from ultralong_hf.errors import BatchError
 from ultralong_hf.parallel.ring import ring_attention
 from ultralong_hf.parallel.sharding import Layout, gather_sequence, shard_batch, shard_ranges
 from ultralong_hf.parallel.ulysses import split_rows
@@ -50,6 +51,21 @@ class SequenceGroup:
         return shard_batch(
             inputs, rank=self.rank, size=self.size, layout=self.layout, ring_size=self.ring_size
         )
+
+    def check_same(self, rows: torch.Tensor) -> None:
+        """Raises BatchError, on all devices of the group, unless each was given the same whole `rows` [B, N].
+
+        Else the parts would be of different rows, and the loss a number like any other.
+        """
+        places = torch.arange(1, rows.numel() + 1, device=rows.device)
+        digest = torch.stack([(rows.flatten() * places).sum(), *torch.tensor(rows.shape).to(rows.device)])
+        both = torch.cat([digest, -digest])  # the greatest and the least in one exchange
+        dist.all_reduce(both, op=dist.ReduceOp.MAX, group=self.group)
+        if not torch.equal(both[:3], -both[3:]):
+            raise BatchError(
+                f"the {self.size} devices that share rows were given different ones. Let every process read "
+                "the dataset in the same order: no sharding by rank, no shuffle without a common seed."
+            )
 
     def gather(self, tensor: torch.Tensor, dim: int = 1) -> torch.Tensor:
         """Whole rows of all devices' parts; see `gather_sequence`."""

@@ -22,8 +22,14 @@ from ultralong_hf.parallel.deepspeed import check_deepspeed, deepspeed_config
 from ultralong_hf.parallel.evaluation import split_evaluation
 from ultralong_hf.parallel.groups import SequenceGroup, hybrid_group, ring_group, ulysses_group
 from ultralong_hf.parallel.preference import split_preference
-from ultralong_hf.parallel.requirements import Launch, read_launch, require, settings_faults
-from ultralong_hf.parallel.ring import Rotation, set_rotation
+from ultralong_hf.parallel.requirements import (
+    Launch,
+    balance_faults,
+    read_launch,
+    require,
+    settings_faults,
+)
+from ultralong_hf.parallel.ring import Rotation, check_ring, set_rotation
 from ultralong_hf.parallel.sizes import Sizes
 from ultralong_hf.parallel.timeouts import limit_waits
 from ultralong_hf.parallel.wiring import check_upstream, install_mesh, split_batches
@@ -236,6 +242,7 @@ class SequenceParallelPlugin:
         mesh = accelerator.torch_device_mesh["cp"]
         if plan.backend == "ulysses":
             return ulysses_group(mesh)
+        check_ring(accelerator.device)
         set_rotation(self.rotation)
         if plan.backend == "ring":
             return ring_group(mesh)
@@ -246,6 +253,9 @@ def _check_trainer(trainer: Trainer) -> None:
     """Raises ParallelError where the loss would not be the mean over all tokens."""
     arguments: Mapping[str, Any] = vars(trainer.args)
     faults = settings_faults(arguments)
+    text = cast(Any, trainer.model).config.get_text_config()
+    if getattr(trainer, "aux_loss_enabled", getattr(text, "output_router_logits", False)):
+        faults += balance_faults(text, getattr(trainer, "router_aux_loss_coef", None))
     if not trainer.args.average_tokens_across_devices:
         faults.append(
             "average_tokens_across_devices must be true: each device has other tokens of the same row."

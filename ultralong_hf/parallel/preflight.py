@@ -19,7 +19,7 @@ from transformers.trainer_callback import CallbackHandler
 from trl import DPOTrainer
 
 from ultralong_hf.data.collator import IGNORED
-from ultralong_hf.errors import ParallelError
+from ultralong_hf.errors import MachineError, ParallelError
 from ultralong_hf.parallel.preflight_report import Numbers, Preflight
 
 if TYPE_CHECKING:
@@ -50,7 +50,14 @@ def check_parallel(trainer: Trainer, *, length: int = SHORT) -> Preflight:
     one = None
     if accelerator.process_index == 0:  # under FSDP the only one that is sure to have the weights
         loss = pair_loss(trainer) if isinstance(trainer, DPOTrainer) else next_token_loss
-        one = _on_one_process(trainer, collator, loss)
+        try:
+            one = _on_one_process(trainer, collator, loss)
+        except torch.OutOfMemoryError as error:
+            raise MachineError(
+                "The parallel check trains the whole model on one device, and its memory is too small: "
+                f"{str(error).splitlines()[0]} Check the same launch with a smaller model of the same family "
+                "(--model), whose heads the devices divide too."
+            ) from None
     launched, widest = _as_launched(trainer)
     verdict: list[Preflight | None] = [None]
     if one is not None:

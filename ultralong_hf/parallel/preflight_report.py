@@ -46,7 +46,8 @@ class Preflight:
         """What is wrong with the set-up, a sentence each; empty where its numbers are right."""
         loss_tolerance, norm_tolerance = TOLERANCES[self.dtype]
         faults = []
-        if self.device_tokens * self.degree > self.length:
+        most = 2 * -(-self.length // (2 * self.degree))  # rows are filled up to what splits
+        if self.device_tokens > most:
             faults.append(
                 f"rows of {self.length:,} tokens are not split: {self.degree} devices are to share them, but "
                 f"one got {self.device_tokens:,}. Attach the plugin to the trainer before it trains."

@@ -25,6 +25,7 @@ _MASKS_ROWS_APART = {
     "eval_packing": "documents of a packed row must not see each other, which split rows cannot express",
     "padding_free": "samples of a flattened batch must not see each other, which split rows cannot express",
     "label_smoothing_factor": "labels are then shifted within each device's tokens",
+    "neftune_noise_alpha": "its noise is scaled by the tokens of a row, of which each device sees a part",
 }
 """Keys of TRL's configs that give wrong numbers, or none, where rows are split."""
 
@@ -64,6 +65,7 @@ def require(
     `lengths_vary`: batches are padded to their longest sample, `length` is the longest there can be.
     `wish`: the other arguments of `choose_sizes`.
     """
+    balance = balance_faults(config, settings.get("router_aux_loss_coef")) if settings is not None else []
     launch, settings = launch or Launch(), settings or {}
     if settings.get("deepspeed"):
         launch = replace(launch, deepspeed=True, zero_stage=_stage_of(settings["deepspeed"]))
@@ -76,7 +78,7 @@ def require(
         raise ParallelError(*faults) from None
     if sizes.degree > 1:
         faults += backend_faults(sizes, launch)
-        faults += layer_faults(config)
+        faults += layer_faults(config) + balance
         faults += attention_faults(config, attention, sizes.backend)
         faults += settings_faults(settings, mask_documents=mask_documents)
         if lengths_vary:
@@ -169,13 +171,34 @@ def layer_faults(config: Any) -> list[str]:
         kinds = {"sliding_attention"}
     if not kinds and getattr(text, "attention_chunk_size", None):
         kinds = {"chunked_attention"}
-    others = sorted(kinds - {"full_attention"})
-    if not others:
+    found = [f"layers of {kind}" for kind in sorted(kinds - {"full_attention"})]
+    if hasattr(text, "is_decoder") and hasattr(text, "add_cross_attention"):  # BERT's family
+        found.append("the attention and the positions of an encoder")
+    if hasattr(text, "keep_window_size"):  # Doge
+        found.append("a mask of its own")
+    if not found:
         return []
     return [
-        f"the model {text.model_type} has layers of {' and '.join(others)}. Split rows know causal attention "
-        "over all tokens alone, so that these layers would train wrongly without a word. Use a model of full "
-        "attention, or set parallel.size to 1."
+        f"the model {text.model_type} has {' and '.join(found)}. Split rows know causal attention over all "
+        "tokens alone, so that it would train wrongly without a word. Use a model of full attention, or set "
+        "parallel.size to 1."
+    ]
+
+
+def balance_faults(config: Any, coefficient: float | None) -> list[str]:
+    """Experts' load-balancing loss, which is no sum over tokens; TRL adds it to every model that has one.
+
+    `coefficient`: TRL's `router_aux_loss_coef`; none: the config's.
+    """
+    text = config.get_text_config()
+    if coefficient is None:
+        coefficient = getattr(text, "router_aux_loss_coef", 0.0)
+    if not hasattr(text, "output_router_logits") or not coefficient:
+        return []
+    return [
+        f"the experts of the model {text.model_type} have a balancing loss (router_aux_loss_coef "
+        f"{coefficient:g}), which each device would compute from its own part of a row. Set "
+        "router_aux_loss_coef to 0, or parallel.size to 1."
     ]
 
 
@@ -210,6 +233,13 @@ def settings_faults(settings: Mapping[str, Any], *, mask_documents: bool = False
         for key, why in _MASKS_ROWS_APART.items()
         if settings.get(key)
     ]
+    loader = settings.get("accelerator_config")
+    dispatches = loader.get("dispatch_batches") if isinstance(loader, Mapping) else None
+    if dispatches or getattr(loader, "dispatch_batches", None):
+        faults.append(
+            "accelerator_config.dispatch_batches cannot be used with rows that are split over devices: "
+            "accelerate then gives the devices of a row different ones. Leave it out."
+        )
     if mask_documents:
         faults.append(
             "data.mask_documents cannot be used with rows that are split over devices: each would see "

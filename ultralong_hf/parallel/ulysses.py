@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ultralong_hf.errors import ParallelSizeError
+from ultralong_hf.errors import ParallelError, ParallelSizeError
 
 Attention = Callable[..., tuple[torch.Tensor, Any]]
 """One of transformers' registry: (module, query [B, H, S, D], key, value, mask, ...) -> [B, S, H, D]."""
@@ -46,8 +46,8 @@ def rows_are_split() -> bool:
 def ulysses_attention(inner: Attention, implementation: str) -> Attention:
     """`inner`, the attention that transformers calls `implementation`, as one over rows that are split.
 
-    Rows that are split have causal attention over all tokens; a mask, which knows this device's tokens alone,
-    is not passed on. Raises ParallelSizeError, when called, for heads that the devices do not divide.
+    Rows that are split have causal attention over all tokens. Raises, when called, ParallelError for a mask,
+    which would know this device's tokens alone, and ParallelSizeError for heads that do not divide.
     """
 
     def forward(
@@ -60,6 +60,12 @@ def ulysses_attention(inner: Attention, implementation: str) -> Attention:
     ) -> tuple[torch.Tensor, Any]:
         if not rows_are_split():
             return inner(_View(module, implementation), query, key, value, attention_mask, **kwargs)
+        if attention_mask is not None:
+            raise ParallelError(
+                f"{type(module).__name__} makes an attention mask of its own, of this device's tokens. Rows "
+                "that are split know causal attention over the whole row alone. Use another model, or one "
+                "device."
+            )
         group = _groups[-1]
         if group is not None:
             size = dist.get_world_size(group)

@@ -74,7 +74,9 @@ def split_batches(trainer: Trainer, group: SequenceGroup) -> None:
     def prepare(
         model: torch.nn.Module, inputs: dict[str, Any]
     ) -> tuple[Callable[[], AbstractContextManager[None]], dict[str, Any]]:
-        return group.attention, group.shard(inputs)
+        part = group.shard(inputs)
+        group.check_same(inputs["input_ids"])
+        return group.attention, part
 
     setattr(trainer, HOOK, prepare)
     trainer.sequence_group = group  # type: ignore[attr-defined]
