@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -61,7 +62,12 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     That is normalizer, pre-tokenizer, model and ordinary added tokens; special tokens, chat template,
     truncation and padding are left out, since they change no id of a row.
     """
-    state, model = split_tokenizer_json(tokenizer_json(tokenizer))
+    return digest_of_json(tokenizer_json(tokenizer))
+
+
+def digest_of_json(text: str) -> str:
+    """The same, of the contents of a tokenizer.json."""
+    state, model = split_tokenizer_json(text)
     ordinary = [token for token in state["added_tokens"] if not token["special"]]
     parts = [state["normalizer"], state["pre_tokenizer"], ordinary]
     return hashlib.sha256((json.dumps(parts, sort_keys=True) + model).encode()).hexdigest()
@@ -70,20 +76,31 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 class PlainTextEncoder:
     """Text -> ids, as of `tokenizer(text, add_special_tokens=False, split_special_tokens=True)`.
 
-    `dtype` is uint16 where every id of the tokenizer fits, else uint32; `json` is its tokenizer.json. Threads
-    may share an encoder.
+    `dtype` is uint16 where every id of the tokenizer fits, else uint32. Threads may share an encoder.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.json = tokenizer_json(tokenizer)
-        self._backend, self.largest_id = _plain_backend(self.json)
+        self.tokenizer = tokenizer
+        self._backend = _plain_backend(tokenizer)
+        self.largest_id = max(self._backend.get_vocab().values())
         self.dtype: np.dtype[Any] = np.dtype(np.uint16 if self.largest_id < 2**16 else np.uint32)
+
+    @functools.cached_property
+    def json(self) -> str:
+        """The contents of the tokenizer.json. Raises ModelError where a part of it is written in Python."""
+        return tokenizer_json(self.tokenizer)
 
     def encode(self, text: str, run: Run = map) -> np.ndarray:
         """Ids of the whole text, [tokens]. `run` is a `map` for the windows of a long text, as of threads."""
         if len(text) <= WINDOW_CHARACTERS:
             return self._ids(self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
         return self._encode_windows(text, WINDOW_CHARACTERS, _OVERLAP_CHARACTERS, run)
+
+    def encode_short(self, texts: list[str]) -> list[np.ndarray]:
+        """Ids of many texts, none of them long, on all cores."""
+        return [
+            self._ids(one.ids) for one in self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        ]
 
     def _ids(self, ids: list[int]) -> np.ndarray:
         return np.array(ids, dtype=self.dtype)
@@ -139,16 +156,29 @@ def split_tokenizer_json(text: str) -> tuple[dict[str, Any], str]:
     return json.loads(head + "}"), model[:-1]
 
 
-@functools.lru_cache(maxsize=1)  # building one takes 0.4 s, and a run asks for the same one three times
-def _plain_backend(text: str) -> tuple[Tokenizer, int]:
-    """A tokenizer for plain text, which nobody changes, and its largest id."""
+def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """A tokenizer for plain text. It shares the model, since to build one of 128K tokens takes 0.4 s."""
     from tokenizers import Tokenizer
 
-    backend = Tokenizer.from_str(text)
+    own = tokenizer.backend_tokenizer
+    backend = Tokenizer(own.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor"):
+        if (value := getattr(own, part)) is not None:
+            setattr(backend, part, value)
+    tokens = [token for _, token in sorted(own.get_added_tokens_decoder().items())]
+    for is_special, group in itertools.groupby(tokens, key=lambda token: token.special):
+        (backend.add_special_tokens if is_special else backend.add_tokens)(list(group))
+    if _added_tokens(backend) != _added_tokens(own):  # where ids have gaps, only a whole copy has them too
+        backend = Tokenizer.from_str(tokenizer_json(tokenizer))
+        backend.no_truncation()
+        backend.no_padding()
     backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
-    return backend, max(backend.get_vocab().values())
+    return backend
+
+
+def _added_tokens(backend: Tokenizer) -> dict[int, str]:
+    """Everything about them: two AddedTokens are equal where only their contents are."""
+    return {number: repr(token) for number, token in backend.get_added_tokens_decoder().items()}
 
 
 def _find_seam(

@@ -93,7 +93,14 @@ class IdChecker:
 
     def compare(self, text: str, ids: np.ndarray) -> None:
         """The whole text."""
-        own = self._encoder.encode(text)
+        self._compare(text, ids, self._encoder.encode(text))
+
+    def compare_short(self, texts: list[str], ids: Sequence[np.ndarray]) -> None:
+        """Each of the texts, which are short."""
+        for text, theirs, own in zip(texts, ids, self._encoder.encode_short(texts), strict=True):
+            self._compare(text, theirs, own)
+
+    def _compare(self, text: str, ids: np.ndarray, own: np.ndarray) -> None:
         if not np.array_equal(own, ids):
             raise EngineMismatch(_describe(self._engine, text, ids, own))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -18,7 +19,7 @@ from ultralong_hf.data.reading.records import Document, Part
 from ultralong_hf.errors import StoreError
 
 if TYPE_CHECKING:
-    from ultralong_hf.data.encoding.engines import Engine
+    from ultralong_hf.data.encoding.engines import EncodedBatch, Engine
 
 BATCH_CHARACTERS = 8 << 20
 BATCH_DOCUMENTS = 1 << 13
@@ -130,9 +131,15 @@ def text_batches(documents: Iterable[tuple[int, Document]], records: RecordPolic
 def _encoded(
     batches: Iterable[TextBatch], engine: Engine
 ) -> Iterator[tuple[TextBatch, np.ndarray, np.ndarray]]:
+    """The batches with ids and lengths; the next is begun before the one at hand has ended."""
+    begun: deque[tuple[TextBatch, Callable[[], EncodedBatch]]] = deque()
     for batch in batches:
-        tokens, lengths = engine.encode(batch.texts)
-        yield batch, tokens, lengths
+        begun.append((batch, engine.start(batch.texts)))
+        if len(begun) > 1:
+            first, finish = begun.popleft()
+            yield first, *finish()
+    for last, finish in begun:
+        yield last, *finish()
 
 
 def _described(

@@ -19,7 +19,7 @@ from ultralong_hf.data.planning.tables import DocumentTable
 from ultralong_hf.data.reading.bad_records import RecordPolicy
 from ultralong_hf.data.separators import ResolvedSeparator, Separator, parse_separator, resolve_separator
 from ultralong_hf.data.storing.settings import Settings
-from ultralong_hf.data.tokenization import PlainTextEncoder, load_tokenizer, tokenizer_digest
+from ultralong_hf.data.tokenization import PlainTextEncoder, digest_of_json, load_tokenizer
 from ultralong_hf.errors import DocumentError
 from ultralong_hf.lengths import parse_budget, parse_length
 
@@ -38,6 +38,8 @@ class Job:
     settings: Settings
     sources: list[Source]
     separator: ResolvedSeparator
+    encoder: PlainTextEncoder
+    """Of the separator's tokenizer."""
     filters: Filters | None
     policy: RecordPolicy
     """For bad records; `records` gives one to count with."""
@@ -90,13 +92,13 @@ def open_job(
     if workers is not None and workers < 1:
         raise DocumentError(f"workers is {workers}: at least 1, or none for one a core.")
     resolved = resolve_separator(parse_separator(separator), load_tokenizer(tokenizer))
-    dtype = PlainTextEncoder(resolved.tokenizer).dtype
+    encoder = PlainTextEncoder(resolved.tokenizer)
     length, filtering = parse_length(target_length), parse_filters(filters)
     opened = open_sources(sources, text_column=text_column)
     settings = Settings(
         target_length=length,
-        dtype=dtype.name,
-        tokenizer_sha256=tokenizer_digest(resolved.tokenizer),
+        dtype=encoder.dtype.name,
+        tokenizer_sha256=digest_of_json(encoder.json),
         separator={
             "kind": resolved.separator.kind,
             "value": resolved.separator.value,
@@ -113,11 +115,11 @@ def open_job(
         order=order,
         keep_tail=keep_tail,
         seed=seed,
-        rows_per_shard=rows_per_shard or max(1, SHARD_BYTES // (length * dtype.itemsize)),
+        rows_per_shard=rows_per_shard or max(1, SHARD_BYTES // (length * encoder.dtype.itemsize)),
     )
     _check_plan(settings)
     policy = RecordPolicy(on_error, max_bad_share)  # type: ignore[arg-type]
-    return Job(settings, opened, resolved, filtering, policy, engine, workers)
+    return Job(settings, opened, resolved, encoder, filtering, policy, engine, workers)
 
 
 def _check_plan(settings: Settings) -> None:
