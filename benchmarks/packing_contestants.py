@@ -81,6 +81,8 @@ def raw_tokenizers(text: Path, tokenizer: Path, work: Path, row_length: int) -> 
 
 def ours(text: Path, tokenizer: Path, work: Path, row_length: int) -> dict[str, Any]:
     """`prepare_dataset`, and how long a row takes to become a batch afterwards."""
+    import awkward  # noqa: F401 -- as for raw gigatoken
+    import datasets  # noqa: F401 -- as for those who open theirs by it
     import torch
     from torch.utils.data import DataLoader
 

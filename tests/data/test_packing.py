@@ -265,7 +265,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     options=OPTIONS,
     workers=st.integers(1, 3),
     file_tokens=st.sampled_from([1, 20, 1000]),
-    stops=st.lists(st.tuples(st.sampled_from(["append", "write_shard"]), st.integers(0, 3)), max_size=2),
+    stops=st.lists(st.tuples(st.sampled_from(["append", "add_shard"]), st.integers(0, 3)), max_size=2),
     parts=st.integers(1, 3),
 )
 def test_every_token_is_accounted_for_whatever_the_options_and_interruptions(

@@ -107,10 +107,10 @@ class WrongEngine(Engine):
     name = "tokenizers"
     opened: ClassVar[list[str]] = []
 
-    def encode(self, texts):
+    def start(self, texts):
         if any("document 9:" in text for text in texts):
             raise EngineMismatch("the ids of document 9 are wrong.")
-        return open_engine(TOKENIZER, engine="tokenizers").encode([text.upper() for text in texts])
+        return open_engine(TOKENIZER, engine="tokenizers").start([text.upper() for text in texts])
 
 
 @pytest.fixture
@@ -155,14 +155,14 @@ def test_documents_of_an_iterator_cannot_be_tokenized_again(tmp_path, wrong_engi
 def test_an_error_in_the_tokenizer_stops_the_run_and_the_next_goes_on(tmp_path, whole, monkeypatch):
     def dying(tokenizer, **options):
         engine = open_engine(tokenizer, **options)
-        encode = engine.encode
+        start = engine.start
 
         def once_too_often(texts):
             if any("document 15:" in text for text in texts):
                 raise RuntimeError("a thread has died")
-            return encode(texts)
+            return start(texts)
 
-        engine.encode = once_too_often
+        engine.start = once_too_often
         return engine
 
     with monkeypatch.context() as patch:
@@ -173,9 +173,9 @@ def test_an_error_in_the_tokenizer_stops_the_run_and_the_next_goes_on(tmp_path, 
     assert made
     kept = {}
 
-    def assembling(writer, caches, *rest):
+    def assembling(writer, caches, *rest, **options):
         kept.update({f.name: f.stat().st_mtime_ns for f in caches[0].glob("*.bin") if f.name in made})
-        return assemble(writer, caches, *rest)
+        return assemble(writer, caches, *rest, **options)
 
     assemble = packing.assemble
     monkeypatch.setattr(packing, "assemble", assembling)

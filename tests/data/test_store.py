@@ -42,14 +42,14 @@ class StopError(Exception):
 
 def stopping_after(monkeypatch, shards: int) -> None:
     """The writer stops after so many shards, as if killed before the next."""
-    write_shard, written = StoreWriter.write_shard, []
+    add_shard, added = StoreWriter.add_shard, []
 
-    def write(self, number, rows, names):
-        if len(written) == shards:
+    def add(self, shard):
+        if len(added) == shards:
             raise StopError
-        written.append(write_shard(self, number, rows, names))
+        added.append(add_shard(self, shard))
 
-    monkeypatch.setattr(StoreWriter, "write_shard", write)
+    monkeypatch.setattr(StoreWriter, "add_shard", add)
 
 
 @pytest.mark.parametrize("mixture", [None, MIXTURE])
@@ -77,7 +77,8 @@ def test_resuming_packs_no_shard_again(tmp_path, monkeypatch):
         stopping_after(patch, 2)
         with pytest.raises(StopError):
             prepare_dataset(DOCUMENTS, output_dir=tmp_path, **OPTIONS)
-    before = {f.name: f.stat().st_mtime_ns for f in tmp_path.glob("data-*.arrow")}
+    added = json.loads((tmp_path / "progress.json").read_text())["shards"]
+    before = {shard["file"]: (tmp_path / shard["file"]).stat().st_mtime_ns for shard in added}
     assert len(before) == 2
     prepare_dataset(DOCUMENTS, output_dir=tmp_path, **OPTIONS)
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
@@ -124,7 +125,7 @@ def test_a_store_killed_at_random_moments_equals_one_written_at_once(tmp_path):
 
 
 def test_a_finished_store_is_opened_not_made_again(store, monkeypatch):
-    monkeypatch.setattr(StoreWriter, "write_shard", None)
+    monkeypatch.setattr(StoreWriter, "make_shard", None)
     before = {f: f.stat().st_mtime_ns for f in store.rglob("*.*") if f.name != LOCK}
     rows = prepare_dataset(DOCUMENTS, output_dir=store, **OPTIONS)
     assert len(rows) == read_manifest(store)["rows"]

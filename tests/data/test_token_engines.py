@@ -126,6 +126,14 @@ def test_ids_depend_neither_on_workers_nor_on_batches(engine, monkeypatch):
         assert [ids for batch in batches for ids in _separate(batch)] == expected
 
 
+@pytest.mark.parametrize("engine", ["gigatoken", "tokenizers"])
+def test_batches_that_are_begun_ahead_have_the_same_ids(engine):
+    with open_engine(tokenizer_of_kind("Llama 3"), engine=engine, workers=2) as opened:
+        begun = [opened.start([text]) for text in TEXTS]
+        ahead = [finish().tokens.tolist() for finish in begun]
+        assert ahead == [opened.encode([text]).tokens.tolist() for text in TEXTS]
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), max_size=20))
 @settings(max_examples=100, deadline=None)
 def test_any_text_has_the_ids_of_the_tokenizer(texts):

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from tiny_tokenizers import byte_tokenizer, ids_of, merging_tokenizer
+from tiny_tokenizers import KINDS, byte_tokenizer, ids_of, merging_tokenizer, tokenizer_of_kind
 from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -42,6 +42,25 @@ def test_special_tokens_in_a_document_are_spelled_out():
     ids = PlainTextEncoder(tokenizer).encode(TEXT)
     assert not special & set(ids.tolist())
     assert tokenizer.decode(ids) == TEXT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_for_plain_text_has_all_the_tokens_of_the_callers(kind):
+    own = tokenizer_of_kind(kind).backend_tokenizer
+    before = own.to_str()
+    backend = PlainTextEncoder(tokenizer_of_kind(kind))._backend
+    assert backend.get_vocab() == own.get_vocab()
+    assert repr(backend.get_added_tokens_decoder()) == repr(own.get_added_tokens_decoder())
+    assert (backend.encode_special_tokens, own.encode_special_tokens) == (True, False)
+    assert own.to_str() == before
+
+
+def test_many_short_texts_at_once_have_the_ids_of_each():
+    encoder = PlainTextEncoder(tokenizer_of_kind("Llama 3"))
+    texts = ["", TEXT, "a", "<|eot_id|> b"]
+    assert [ids.tolist() for ids in encoder.encode_short(texts)] == [
+        encoder.encode(t).tolist() for t in texts
+    ]
 
 
 def test_truncation_and_padding_of_a_tokenizer_do_not_cut_a_document():

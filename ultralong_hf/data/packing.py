@@ -107,7 +107,7 @@ def prepare_dataset(
     with disk_errors(folder), StoreWriter(folder, job.settings) as writer:
         if writer.finished is None or writer.damaged_shards():
             tokenized = tokenize(job, writer, Part())
-            assemble(writer, [writer.cache], tokenized, job.filters, job.new_tokenizer)
+            assemble(writer, [writer.cache], tokenized, job.filters, job.new_tokenizer, workers=job.workers)
         elif not job.settings.is_known_by_fingerprint:
             _check_documents(job, writer)
         writer.clean()

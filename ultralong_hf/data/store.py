@@ -132,19 +132,39 @@ class StoreWriter:
             self.shards, self._plan = [], plan_sha256
             self._save_progress()
 
-    def write_shard(self, number: int, rows: Iterable[PackedRows], names: pa.Array) -> None:
-        """Writes the next shard, which has this number. `names`: of all documents."""
-        assert number == len(self.shards)
-        self.shards.append(self._write(number, rows, names))
+    def make_shard(self, number: int, rows: Iterable[PackedRows], names: pa.Array) -> Shard:
+        """Writes the files of a shard, which is no part of the store before `add_shard`.
+
+        `names`: of all documents. Threads may make several at once.
+        """
+        first_row = number * self.settings.rows_per_shard
+        file, segments = f"data-{number:05d}.arrow", f"segments/{number:05d}.parquet"
+        schema = rows_schema(self.settings.dtype, self.settings.target_length)
+        pieces: list[tuple[np.ndarray, np.ndarray]] = []
+
+        def tokens() -> Iterator[np.ndarray]:
+            for block in rows:
+                pieces.append((block.pieces, block.documents))
+                yield block.tokens
+
+        row_count, sha256 = write_rows(self.folder / file, schema, tokens())
+        segments_sha256 = write_segments(self.folder / segments, segment_table(pieces, names))
+        size = (self.folder / file).stat().st_size
+        return Shard(file, first_row, row_count, size, sha256, segments, segments_sha256)
+
+    def add_shard(self, shard: Shard) -> None:
+        """The next shard of the store, which has been made."""
+        assert shard.first_row == len(self.shards) * self.settings.rows_per_shard
+        self.shards.append(shard)
         self._save_progress()
 
     def damaged_shards(self) -> list[int]:
         """Numbers of the shards whose files are missing or do not match their digests."""
         return [number for number, shard in enumerate(self.shards) if shard.damaged_files(self.folder)]
 
-    def rewrite_shard(self, number: int, rows: Iterable[PackedRows], names: pa.Array) -> None:
-        """Makes a shard again. Raises StoreError if it does not come out as it was."""
-        if self._write(number, rows, names) != self.shards[number]:
+    def mend_shard(self, number: int, shard: Shard) -> None:
+        """Takes a shard that was made again. Raises StoreError if it did not come out as it was."""
+        if shard != self.shards[number]:
             raise StoreError(
                 f"{self.folder / self.shards[number].file} was damaged, and comes out differently when made "
                 "again: the documents or the libraries have changed. Delete the folder, or choose another "
@@ -228,22 +248,6 @@ class StoreWriter:
                 for part in (saved["part"], header["part"])
             )
             raise StoreError(f"{self.folder} is for {there}, not for {here}. {_OTHER_FOLDER}")
-
-    def _write(self, number: int, rows: Iterable[PackedRows], names: pa.Array) -> Shard:
-        first_row = number * self.settings.rows_per_shard
-        file, segments = f"data-{number:05d}.arrow", f"segments/{number:05d}.parquet"
-        schema = rows_schema(self.settings.dtype, self.settings.target_length)
-        pieces: list[tuple[np.ndarray, np.ndarray]] = []
-
-        def tokens() -> Iterator[np.ndarray]:
-            for block in rows:
-                pieces.append((block.pieces, block.documents))
-                yield block.tokens
-
-        row_count, sha256 = write_rows(self.folder / file, schema, tokens())
-        segments_sha256 = write_segments(self.folder / segments, segment_table(pieces, names))
-        size = (self.folder / file).stat().st_size
-        return Shard(file, first_row, row_count, size, sha256, segments, segments_sha256)
 
     def _save_progress(self) -> None:
         progress = {

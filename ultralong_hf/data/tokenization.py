@@ -168,17 +168,8 @@ def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     tokens = [token for _, token in sorted(own.get_added_tokens_decoder().items())]
     for is_special, group in itertools.groupby(tokens, key=lambda token: token.special):
         (backend.add_special_tokens if is_special else backend.add_tokens)(list(group))
-    if _added_tokens(backend) != _added_tokens(own):  # where ids have gaps, only a whole copy has them too
-        backend = Tokenizer.from_str(tokenizer_json(tokenizer))
-        backend.no_truncation()
-        backend.no_padding()
     backend.encode_special_tokens = True
     return backend
-
-
-def _added_tokens(backend: Tokenizer) -> dict[int, str]:
-    """Everything about them: two AddedTokens are equal where only their contents are."""
-    return {number: repr(token) for number, token in backend.get_added_tokens_decoder().items()}
 
 
 def _find_seam(

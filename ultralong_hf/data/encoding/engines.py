@@ -12,16 +12,16 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import json
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ultralong_hf.data.encoding.engine_checks import IdChecker, probe_texts
 from ultralong_hf.data.encoding.new_marks import may_hold_new_marks
+from ultralong_hf.data.threads import cores, map_ahead
 from ultralong_hf.data.tokenization import WINDOW_CHARACTERS, PlainTextEncoder, split_tokenizer_json
 from ultralong_hf.errors import EngineMismatch, InputError, MachineError
 
@@ -36,9 +36,6 @@ _FIRST_TEXTS, _FIRST_CHARACTERS = 64, 1 << 12
 _LEAST_SPAN = 1 << 20
 _CACHE_BYTES = 512 * 1024**2
 _CACHE_CHARACTERS = 64 * 10**6
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class EncodedBatch(NamedTuple):
@@ -64,7 +61,7 @@ class Engine:
         self.dtype: np.dtype[Any] = encoder.dtype
         self.notices: list[str] = []
         self._encoder = encoder
-        self._workers = workers or _cores()
+        self._workers = workers or cores()
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="tokenize")
 
     def encode(self, texts: list[str]) -> EncodedBatch:
@@ -124,17 +121,9 @@ class TokenizersEngine(Engine):
         return _joined([self._encoder.encode(text) for text in texts])
 
     def _encode_long(self, text: str) -> EncodedBatch:
-        return _joined([self._encoder.encode(text, run=self._map_ahead)])
-
-    def _map_ahead(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """As `map`, on the pool's threads, at most two items a thread ahead."""
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(self._pool.submit(function, item))
-            if len(waiting) > 2 * self._workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        return _joined(
+            [self._encoder.encode(text, run=partial(map_ahead, self._pool, ahead=2 * self._workers))]
+        )
 
 
 class GigatokenEngine(Engine):
@@ -296,11 +285,6 @@ def _pairs(texts: list[str], batch: EncodedBatch) -> Iterator[tuple[str, np.ndar
     ends = np.cumsum(batch.lengths)
     for text, end, length in zip(texts, ends, batch.lengths, strict=True):
         yield text, batch.tokens[end - length : end]
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _resident_bytes() -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,12 @@ from ultralong_hf.data.planning.layout import Layout, lay_out_rows
 from ultralong_hf.data.planning.ordering import order_uses
 from ultralong_hf.data.planning.tables import DocumentTable
 from ultralong_hf.data.reading.bad_records import RecordPolicy
-from ultralong_hf.data.store import StoreWriter
+from ultralong_hf.data.store import Shard, StoreWriter
 from ultralong_hf.data.storing.gathering import PackedRows, gather_rows
 from ultralong_hf.data.storing.job import SKETCH
 from ultralong_hf.data.storing.progress import phase
 from ultralong_hf.data.storing.settings import Settings
+from ultralong_hf.data.threads import cores, map_ahead
 from ultralong_hf.errors import DocumentError, StoreError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_MOST_AT_ONCE = 4
 BAD_RECORDS, REMOVED = "bad_records.jsonl", "removed.jsonl"
 
 
@@ -140,8 +143,12 @@ def assemble(
     tokenized: Tokenized,
     filters: Filters | None,
     tokenizer: PreTrainedTokenizerBase | Path | None,
+    *,
+    workers: int | None = None,
 ) -> None:
     """Phases 2 and 3: writes the shards that are missing or damaged, and finishes the store.
+
+    `workers`: how many shards are written at once, 4 at most; none: as many as there are cores.
 
     Raises DocumentError if not one row is full, StoreError if a finished store was made of other documents.
     """
@@ -163,7 +170,7 @@ def assemble(
         writer.clean()
         documents, tokens = plan.account.documents["used"], plan.account.tokens["read"]
         raise _no_row(documents, tokens, writer.settings.target_length)
-    _write_shards(writer, plan)
+    _write_shards(writer, plan, min(workers or cores(), _MOST_AT_ONCE))
     if writer.finished is None:
         facts = {
             "documents_sha256": documents_sha256,
@@ -178,18 +185,28 @@ def assemble(
         writer.finish(facts, lists=lists, tokenizer=tokenizer)
 
 
-def _write_shards(writer: StoreWriter, plan: Plan) -> None:
+def _write_shards(writer: StoreWriter, plan: Plan, threads: int) -> None:
     settings = writer.settings
     size, rows = settings.rows_per_shard, plan.layout.rows
     writer.begin_rows(plan.sha256)
     damaged = writer.damaged_shards()
+    numbers = [*damaged, *range(len(writer.shards), -(-rows // size))]
     done = min(len(writer.shards) * size, rows) * settings.target_length
-    with phase("packing", total=rows * settings.target_length, done=done) as progress:
-        for number in itertools.chain(damaged, range(len(writer.shards), -(-rows // size))):
-            numbers = range(number * size, min((number + 1) * size, rows))
-            packed = _with_progress(_gather(plan, settings, numbers), progress)
-            write = writer.rewrite_shard if number in damaged else writer.write_shard
-            write(number, packed, plan.index.names)
+
+    def make(number: int) -> Shard:
+        packed = _gather(plan, settings, range(number * size, min((number + 1) * size, rows)))
+        return writer.make_shard(number, _with_progress(packed, progress), plan.index.names)
+
+    with (
+        phase("packing", total=rows * settings.target_length, done=done) as progress,
+        ThreadPoolExecutor(threads, thread_name_prefix="pack") as pool,
+        closing(map_ahead(pool, make, numbers, threads - 1)) as shards,
+    ):
+        for number, shard in zip(numbers, shards, strict=True):
+            if number in damaged:
+                writer.mend_shard(number, shard)
+            else:
+                writer.add_shard(shard)
 
 
 def _gather(plan: Plan, settings: Settings, rows: range) -> Iterator[PackedRows]:
