@@ -168,13 +168,13 @@ def _print_text(args: argparse.Namespace, folder: Path, pieces: list[dict[str, A
 
 
 def _composition_table(composition: dict[str, Any]) -> str:
-    """Documents and tokens by source and document length, as read and in the store."""
+    """Documents and tokens by source and document length, as read and as taken by the mixture."""
     from ultralong_hf.lengths import format_length
     from ultralong_hf.rope.tables import aligned
 
     edges = composition["edges"]
     ends = [*(f"< {format_length(edge)}" for edge in edges[1:]), f">= {format_length(edges[-1])}"]
-    rows = [["source", "tokens each", "documents", "tokens", "in store: documents", "tokens", "% of tokens"]]
+    rows = [["source", "tokens each", "documents", "tokens", "taken: documents", "tokens", "% of tokens"]]
     whole = sum(sum(source["after"]["tokens"]) for source in composition["sources"])
     for source in composition["sources"]:
         columns = [source[when][what] for when in ("before", "after") for what in ("documents", "tokens")]

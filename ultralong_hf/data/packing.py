@@ -141,7 +141,9 @@ def _fill(job: Job, writer: StoreWriter, cache: TokenCache, part: Part) -> None:
     records = job.records()
     name = job.engine if writer.distrusted is None else "tokenizers"
     with (
-        open_engine(job.encoder, engine=name, workers=job.workers, seed=job.settings.seed) as engine,
+        open_engine(
+            job.separator.encoder, engine=name, workers=job.workers, seed=job.settings.seed
+        ) as engine,
         phase("tokenizing", done=cache.tokens) as progress,
     ):
         for notice in engine.notices:

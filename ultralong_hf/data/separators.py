@@ -69,8 +69,13 @@ class ResolvedSeparator:
 
     separator: Separator
     ids: tuple[int, ...]
-    tokenizer: PreTrainedTokenizerBase
-    """The tokenizer that has these ids: the one given, or a copy of it with the new token."""
+    encoder: PlainTextEncoder
+    """Of the tokenizer that has these ids."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that has these ids: the one given, or a copy of it with the new token."""
+        return self.encoder.tokenizer
 
     @property
     def is_new(self) -> bool:
@@ -106,14 +111,16 @@ def resolve_separator(separator: Separator, tokenizer: PreTrainedTokenizerBase) 
     """
     if separator.kind == "new_token":
         tokenizer = _with_token(tokenizer, str(separator.value))
-    return ResolvedSeparator(separator, _token_ids(separator, tokenizer), tokenizer)
+    encoder = PlainTextEncoder(tokenizer)
+    return ResolvedSeparator(separator, _token_ids(separator, encoder), encoder)
 
 
-def _token_ids(separator: Separator, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def _token_ids(separator: Separator, encoder: PlainTextEncoder) -> tuple[int, ...]:
+    tokenizer = encoder.tokenizer
     if separator.kind == "none":
         return ()
     if separator.kind == "text":
-        return _text_ids(str(separator.value), tokenizer)
+        return _text_ids(str(separator.value), encoder)
     if separator.kind in ("eos", "bos") or separator.value is None:
         name = "bos_token" if separator.kind == "bos" else "eos_token"
         token = getattr(tokenizer, name)
@@ -129,14 +136,15 @@ def _token_ids(separator: Separator, tokenizer: PreTrainedTokenizerBase) -> tupl
     return (vocabulary[token],)
 
 
-def _text_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def _text_ids(text: str, encoder: PlainTextEncoder) -> tuple[int, ...]:
+    tokenizer = encoder.tokenizer
     if text in tokenizer.all_special_tokens or _is_special(text, tokenizer):
         warnings.warn(
             f"separator {text!r} is a special token of this tokenizer, but is spelled out as plain text. "
             f"If you mean the token, use {{kind: special, value: {text!r}}}.",
             stacklevel=2,
         )
-    ids = tuple(PlainTextEncoder(tokenizer).encode(text).tolist())
+    ids = tuple(encoder.encode(text).tolist())
     if not ids:
         raise DocumentError(
             f"separator {text!r} is no token at all in this tokenizer. Use another text, or kind none."

@@ -67,7 +67,9 @@ def estimate_store(
 
     Raises DocumentError for a stream of unknown size and for sources that cannot be read.
     """
-    with open_engine(job.encoder, engine=job.engine, workers=job.workers, seed=job.settings.seed) as engine:
+    with open_engine(
+        job.separator.encoder, engine=job.engine, workers=job.workers, seed=job.settings.seed
+    ) as engine:
         samples = [_sample_source(source, job, engine, sample_characters) for source in job.sources]
     scale = max(1.0, sum(sample.documents for sample in samples) / _MOST_DOCUMENTS)
     table = draw_corpus(

@@ -41,7 +41,7 @@ def draw_row(facts: Mapping[str, Any], path: Path, *, mask_documents: bool) -> P
 
 
 def composition_figure(manifest: Mapping[str, Any]) -> Figure:
-    """Share of the tokens by document length and source: as read above, in the store below."""
+    """Share of the tokens by document length and source: as read above, as taken below."""
     composition = manifest["composition"]
     edges, sources = composition["edges"], composition["sources"]
     used = [n for n in range(len(edges)) if any(s["before"]["documents"][n] for s in sources)]
@@ -49,7 +49,7 @@ def composition_figure(manifest: Mapping[str, Any]) -> Figure:
     figure = _figure((9.0, 6.4))
     above, below = figure.subplots(2, 1, sharex=True, sharey=True)
     figure.suptitle(_title(manifest), fontsize=12, x=0.01, ha="left")
-    for axes, which, label in ((above, "before", "as read"), (below, "after", "in the store")):
+    for axes, which, label in ((above, "before", "as read"), (below, "after", "as taken for the store")):
         _draw_buckets(axes, sources, which, shown, label)
     ends = [*edges[shown[0] : shown[-1] + 2]]
     below.set_xticks(np.arange(len(ends)) - 0.5, [format_length(end) if end else "0" for end in ends])

@@ -19,7 +19,7 @@ from ultralong_hf.data.planning.tables import DocumentTable
 from ultralong_hf.data.reading.bad_records import RecordPolicy
 from ultralong_hf.data.separators import ResolvedSeparator, Separator, parse_separator, resolve_separator
 from ultralong_hf.data.storing.settings import Settings
-from ultralong_hf.data.tokenization import PlainTextEncoder, digest_of_json, load_tokenizer
+from ultralong_hf.data.tokenization import digest_of_json, load_tokenizer
 from ultralong_hf.errors import DocumentError
 from ultralong_hf.lengths import parse_budget, parse_length
 
@@ -38,8 +38,6 @@ class Job:
     settings: Settings
     sources: list[Source]
     separator: ResolvedSeparator
-    encoder: PlainTextEncoder
-    """Of the separator's tokenizer."""
     filters: Filters | None
     policy: RecordPolicy
     """For bad records; `records` gives one to count with."""
@@ -92,7 +90,7 @@ def open_job(
     if workers is not None and workers < 1:
         raise DocumentError(f"workers is {workers}: at least 1, or none for one a core.")
     resolved = resolve_separator(parse_separator(separator), load_tokenizer(tokenizer))
-    encoder = PlainTextEncoder(resolved.tokenizer)
+    encoder = resolved.encoder
     length, filtering = parse_length(target_length), parse_filters(filters)
     opened = open_sources(sources, text_column=text_column)
     settings = Settings(
@@ -119,7 +117,7 @@ def open_job(
     )
     _check_plan(settings)
     policy = RecordPolicy(on_error, max_bad_share)  # type: ignore[arg-type]
-    return Job(settings, opened, resolved, encoder, filtering, policy, engine, workers)
+    return Job(settings, opened, resolved, filtering, policy, engine, workers)
 
 
 def _check_plan(settings: Settings) -> None:
