@@ -81,7 +81,7 @@ def test_joined_parts_have_the_bytes_of_one_machine(corpus, whole, tmp_path, cou
 def test_a_finished_merge_is_opened_not_made_again(corpus, tmp_path, monkeypatch):
     parts = make_parts(corpus, tmp_path / "parts", 2)
     rows = merge_parts(tmp_path / "store", parts)
-    monkeypatch.setattr(StoreWriter, "_write", None)
+    monkeypatch.setattr(StoreWriter, "make_shard", None)
     assert len(merge_parts(tmp_path / "store", parts)) == len(rows)
 
 
