@@ -106,9 +106,9 @@ def test_tiles_repeat_the_dropout_of_the_forward():
 
     grads = loss_at(0.0)[1]
     slope = sum((grads[name] * along).sum() for name, along in direction.items())
-    measured = (loss_at(1e-3)[0] - loss_at(-1e-3)[0]) / 2e-3
+    measured = (loss_at(1e-4)[0] - loss_at(-1e-4)[0]) / 2e-4
     assert len(grads) == 2 * 2 * 3
-    assert measured == pytest.approx(float(slope), rel=1e-4)  # Llama's norms are in float32
+    assert measured == pytest.approx(float(slope), rel=2e-3)  # Llama's norms are in float32
 
 
 def test_frozen_weights_get_no_gradient_and_the_input_one_all_the_same():
