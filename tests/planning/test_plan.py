@@ -43,7 +43,7 @@ def test_for_a_model_the_fastest_options_that_fit_are_chosen():
 def test_a_recipes_options_are_taken_as_they_stand_and_what_would_make_it_fit_is_named():
     found = plan("ultralong-4m", gpus=8)
     assert not found.fits
-    assert found.options == {}
+    assert found.options == {"memory.checkpoint_storage": "host"}
     following = found.next_change()
     assert following.fits
     assert following.price in found.table()

@@ -12,7 +12,10 @@ def test_plan_prints_a_table_json_and_a_picture(tmp_path, capsys):
     words = ["plan", "ultralong-1m", "--gpus", "8", "--set", "memory.recompute=all_but_attention"]
     assert cli.main([*words, "--json", "--png", png]) == 0
     values = json.loads(capsys.readouterr().out)
-    assert values["options"] == {"memory.recompute": "all_but_attention"}
+    assert values["options"] == {
+        "memory.checkpoint_storage": "host",
+        "memory.recompute": "all_but_attention",
+    }
     assert values["png"] == png
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,28 +20,22 @@ ADAPTER = "default"
 """The name that PEFT gives to the one adapter."""
 
 
-def add_adapters(model: PreTrainedModel, section: LoraSection) -> PeftModel:
-    """`model` with adapters beside frozen weights, and its embeddings and norms trained in full if so set.
+def adapter_config(model: PreTrainedModel, section: LoraSection) -> LoraConfig:
+    """PEFT's settings: adapters beside frozen weights; embeddings and norms trained in full if so set.
 
     LoRA alone does not reach the perplexity of full training at long context; with embeddings and norms it
     does (LongLoRA, arXiv 2309.12307, section 3.3 and table 2). They are PEFT's `modules_to_save`: a copy
     trains, the original stays. Tied embeddings stay tied. Raises ModelError for modules that the model lacks.
     """
-    from peft import get_peft_model
-
-    try:
-        with warnings.catch_warnings():
-            # peft 0.21.2 asks transformers 5.23 for is_gradient_checkpointing
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            return get_peft_model(model, adapter_config(model, section))
-    except ValueError as error:
-        raise ModelError(f"memory.lora does not fit {type(model).__name__}: {error}") from error
-
-
-def adapter_config(model: PreTrainedModel, section: LoraSection) -> LoraConfig:
-    """PEFT's settings for `section`."""
     from peft import LoraConfig
 
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    wanted = [] if isinstance(section.target_modules, str) else section.target_modules
+    absent = [name for name in wanted if name.rpartition(".")[2] not in names]
+    if absent:
+        raise ModelError(
+            f"memory.lora.target_modules: {type(model).__name__} has no module {' and none '.join(absent)}."
+        )
     whole = embeddings_and_norms(model) if section.trainable_embeddings_and_norms else None
     return LoraConfig(
         task_type="CAUSAL_LM",

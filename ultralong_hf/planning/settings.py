@@ -11,7 +11,7 @@ TILES_BEFORE_AUTO = 4
 """`tiled_mlp: auto` begins above so many tiles of a device's row (memory/tiling.py)."""
 
 LEAST_TILE = 1024
-CPU_TILE, CPU_WIDTH = 512, 4096
+CPU_TILE, CPU_WIDTH = 512, 2048
 """Tokens and entries of the vocabulary that the LM head takes at once on a CPU."""
 GPU_TILE, GPU_WIDTH = 4096, 32_768
 """TRL 1.16: kernels/chunked_logprob.py, trainer/utils.py."""

@@ -13,6 +13,7 @@ from trl import DPOConfig, SFTConfig
 from ultralong_hf.errors import MachineError, ModelError, RecipeError
 from ultralong_hf.parallel.plugin import SequenceParallelPlugin
 from ultralong_hf.recipes import Recipe
+from ultralong_hf.training.memory import memory_settings
 from ultralong_hf.training.parallel import parallel_settings
 
 _ALWAYS: dict[str, Any] = {"max_length": None, "remove_unused_columns": False}
@@ -40,6 +41,7 @@ def stage_config(
     values = {**_defaults(recipe, stage, section), "eval_on_start": evaluates, **section, **always}
     if plugin is not None:
         values |= parallel_settings(plugin, values, padded=stage == "sft")
+    values |= memory_settings(recipe, values)
     try:
         args = config(**values)
     except (ValueError, TypeError, ImportError) as error:

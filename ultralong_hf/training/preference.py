@@ -20,13 +20,14 @@ from ultralong_hf.recipes import Recipe
 from ultralong_hf.recipes.schema import LAB, PreferenceDataSection
 from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
 from ultralong_hf.training.configs import finished_folder, stage_config
+from ultralong_hf.training.memory import adapters, prepare_model, prepare_optimizer, require_memory
 from ultralong_hf.training.models import apply_kernels, load_both, load_model
 from ultralong_hf.training.padding import WithoutPaddingMask
 from ultralong_hf.training.parallel import plan_stage
 from ultralong_hf.training.rows import hold_out
 from ultralong_hf.training.shortage import ExplainsShortage
 from ultralong_hf.training.telemetry import watch
-from ultralong_hf.training.trainer import finish_trained_folder
+from ultralong_hf.training.trainer import finish_trained_folder, merge_in_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,19 +55,23 @@ def preference_trainer(
     section = recipe.preference_data
     length = section.max_length or recipe.data.target_length
     plugin = plan_stage(recipe, "preference", start, length=length, padded=True)
+    require_memory(recipe, "preference", start, plugin)
     policy, tokenizer = load_both(recipe.model, start, tokenizer)
     pairs, held_out = hold_out(
         read_pairs(section, _rows(section), tokenizer), section.eval_pairs, "preference_data.eval_pairs"
     )
     args = stage_config(recipe, "preference", evaluates=held_out is not None, plugin=plugin)
-    reference = _reference(recipe, policy, start) if _needs_reference(policy, args) else None
+    needed = recipe.memory.lora is None and _needs_reference(policy, args)
+    reference = _reference(recipe, policy, start) if needed else None
     for member in (policy, reference):
         if isinstance(member, PreTrainedModel):
             if wants_exact_angles(member.config):
                 install_exact_angles(member)
             apply_kernels(member, recipe.model)
+    prepare_model(policy, recipe, args, plugin, 2 * length)  # a pair is two rows
     trainer = PreferenceTrainer(
         model=policy,
+        **adapters(policy, recipe),
         ref_model=reference,
         args=args,
         train_dataset=pairs,
@@ -74,8 +79,10 @@ def preference_trainer(
         processing_class=tokenizer,
         callbacks=callbacks,
         longest=length,
+        merges_adapters=recipe.memory.lora is not None,
     )
     plugin.attach(trainer)
+    prepare_optimizer(trainer, recipe)
     watch(trainer, recipe, "preference", plugin)
     trainer.precompute_reference()
     return trainer
@@ -89,8 +96,9 @@ class PreferenceTrainer(ExplainsShortage, DPOTrainer):
     where rows are not split yet. A model folder that it saves holds both generations of the RoPE keys.
     """
 
-    def __init__(self, *args: Any, longest: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, longest: int, merges_adapters: bool = False, **kwargs: Any) -> None:
         self._longest = longest
+        self._merges_adapters = merges_adapters
         self._constructed = False
         self._use_cache = bool(getattr(kwargs["model"].config, "use_cache", True))
         super().__init__(*args, **kwargs)
@@ -144,7 +152,10 @@ class PreferenceTrainer(ExplainsShortage, DPOTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            finish_trained_folder(output_dir or str(self.args.output_dir), use_cache=self._use_cache)
+            folder = output_dir or str(self.args.output_dir)
+            if self._merges_adapters:
+                merge_in_folder(self.model, folder, state_dict)
+            finish_trained_folder(folder, use_cache=self._use_cache)
 
 
 def _needs_reference(policy: Any, args: Any) -> bool:

@@ -11,6 +11,7 @@ from ultralong_hf.recipes.schema import LAB, InstructSection
 from ultralong_hf.rope import extend_context
 from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
 from ultralong_hf.training.configs import finished_folder, stage_config
+from ultralong_hf.training.memory import adapters, prepare_model, prepare_optimizer, require_memory
 from ultralong_hf.training.models import apply_kernels, load_both
 from ultralong_hf.training.padding import WithoutPaddingMask
 from ultralong_hf.training.parallel import plan_stage
@@ -36,6 +37,7 @@ def cpt_trainer(
     `recipe.parallel` says; a set-up that would train wrongly is refused before the model is loaded.
     """
     plugin = plan_stage(recipe, "cpt", model, length=recipe.data.target_length)
+    require_memory(recipe, "cpt", model, plugin)
     model, tokenizer = load_both(recipe.model, model, tokenizer)
     rope = recipe.rope
     extend_context(
@@ -56,17 +58,21 @@ def cpt_trainer(
         open_rows(recipe, tokenizer, args), recipe.data.eval_rows, "data.eval_rows"
     )
     apply_kernels(model, recipe.model)
+    prepare_model(model, recipe, args, plugin, recipe.data.target_length)
     trainer = LongContextTrainer(
         model=model,
         args=args,
+        **adapters(model, recipe),
         data_collator=collator,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
         callbacks=callbacks,
         bucket_length=recipe.data.target_length,
+        merges_adapters=recipe.memory.lora is not None,
     )
     plugin.attach(trainer)
+    prepare_optimizer(trainer, recipe)
     watch(trainer, recipe, "cpt", plugin)
     return trainer
 
@@ -85,6 +91,7 @@ def sft_trainer(
     """
     model = model or finished_folder(recipe, "cpt")
     plugin = plan_stage(recipe, "sft", model, length=recipe.instruct.max_length, padded=True)
+    require_memory(recipe, "sft", model, plugin)
     model, tokenizer = load_both(recipe.model, model, tokenizer)
     if wants_exact_angles(model.config):
         install_exact_angles(model)
@@ -92,17 +99,22 @@ def sft_trainer(
     samples = build_samples(section, tokenizer=tokenizer, rows=_conversations(section)).dataset
     train_samples, eval_samples = hold_out(samples, section.eval_samples, "instruct.eval_samples")
     apply_kernels(model, recipe.model)
+    args = stage_config(recipe, "sft", evaluates=eval_samples is not None, plugin=plugin)
+    prepare_model(model, recipe, args, plugin, section.max_length)
     trainer = LongContextTrainer(
         model=model,
-        args=stage_config(recipe, "sft", evaluates=eval_samples is not None, plugin=plugin),
+        args=args,
+        **adapters(model, recipe),
         train_dataset=train_samples,
         eval_dataset=eval_samples,
         processing_class=tokenizer,
         callbacks=callbacks,
         bucket_length=section.max_length,
+        merges_adapters=recipe.memory.lora is not None,
     )
     trainer.data_collator = WithoutPaddingMask(trainer.data_collator)
     plugin.attach(trainer)
+    prepare_optimizer(trainer, recipe)
     watch(trainer, recipe, "sft", plugin)
     return trainer
 

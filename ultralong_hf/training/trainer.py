@@ -18,6 +18,7 @@ from trl import SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from ultralong_hf.evaluation.buckets import bucket_edges, sum_by_bucket
+from ultralong_hf.memory.adapters import save_merged
 from ultralong_hf.parallel.evaluation import let_training_wrap
 from ultralong_hf.rope import finish_model_folder
 from ultralong_hf.rope.folder import edit_json
@@ -35,8 +36,9 @@ class LongContextTrainer(ExplainsShortage, SFTTrainer):
     a checkpoint holds those of transformers 5 alone.
     """
 
-    def __init__(self, *args: Any, bucket_length: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, bucket_length: int, merges_adapters: bool = False, **kwargs: Any) -> None:
         model = kwargs["model"]
+        self._merges_adapters = merges_adapters
         self._use_cache = bool(getattr(model.config, "use_cache", True))
         super().__init__(*args, **kwargs)
         self._edges = bucket_edges(bucket_length)
@@ -79,7 +81,24 @@ class LongContextTrainer(ExplainsShortage, SFTTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            finish_trained_folder(output_dir or str(self.args.output_dir), use_cache=self._use_cache)
+            folder = output_dir or str(self.args.output_dir)
+            if self._merges_adapters:
+                merge_in_folder(self.model, folder, state_dict)
+            finish_trained_folder(folder, use_cache=self._use_cache)
+
+
+def merge_in_folder(model: Any, folder: str | Path, state_dict: dict | None) -> None:
+    """The merged model in `folder`, and the adapter that was saved there in its `adapter`. Checkpoints stay.
+
+    With an adapter beside it, transformers would read the base's folder in place of this one.
+    """
+    if is_checkpoint(folder):
+        return
+    own = Path(folder) / "adapter"
+    own.mkdir(exist_ok=True)
+    for path in Path(folder).glob("adapter_*"):
+        path.replace(own / path.name)
+    save_merged(model, str(folder), state_dict)
 
 
 def finish_trained_folder(folder: str | Path, *, use_cache: bool) -> None:
