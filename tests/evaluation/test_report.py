@@ -184,3 +184,18 @@ def test_pages_without_figures_carry_no_library(tmp_path):
     page = write_html_report(tmp_path / "p.html", "t", [("h", ["text"])])
     assert page.stat().st_size < 10_000
     assert [file.name for file in tmp_path.iterdir()] == ["p.html"]
+
+
+def test_a_prompt_cut_to_the_window_is_not_beyond_it():
+    from ultralong_hf.evaluation.report import count_scores
+
+    record = {"task": "t", "score": 1.0, "notes": []}
+    cases = {
+        "cut to it": ({"length": 16_384, "prompt_tokens": 900, "notes": ["cut: much"]}, False),
+        "filled beyond it": ({"length": 2_048, "prompt_tokens": 1_020}, True),
+        "longer than its level tells": ({"length": 512, "prompt_tokens": 1_500}, True),
+        "within": ({"length": 1_024, "prompt_tokens": 900}, False),
+    }
+    for name, (changes, expected) in cases.items():
+        [row] = count_scores([{**record, **changes}], 1_024)
+        assert row["beyond_window"] is expected, name

@@ -66,9 +66,12 @@ def find_data(
     """
     looked: list[str] = []
     if data_dir is not None:
-        found = _find_local(source, local, Path(data_dir).expanduser(), looked)
+        root = Path(data_dir).expanduser()
+        found = _find_local(source, local, root)
         if found:
             return found
+        folders = [str(root), *(str(root / name) for name in source.folders)]
+        looked.append(f"{', '.join(folders)} (for {' or '.join(local)})")
     if hub is None:
         raise EvaluationError(_missing(source, local[0], looked, "it is on no hub repository that is known."))
     path, commit = _download(source, hub, looked)
@@ -206,13 +209,12 @@ class ParquetRows(Rows):
         return self._kept[1].slice(row, 1).to_pylist()[0]
 
 
-def _find_local(source: HubSource, names: Sequence[str], root: Path, looked: list[str]) -> DataFile | None:
+def _find_local(source: HubSource, names: Sequence[str], root: Path) -> DataFile | None:
     if not root.is_dir():
         raise EvaluationError(f"{root} is no folder: --data is a folder with the benchmarks' official files.")
     for folder in (root, *(root / name for name in source.folders)):
         for name in names:
             path = folder / name.partition(MEMBER_MARK)[0]
-            looked.append(str(path))
             if path.is_file():
                 return _checked(path, name, "local")
     return None

@@ -16,6 +16,7 @@ from ultralong_hf.evaluation.heatmap import draw_heatmap, heatmap_figure, lay_ou
 from ultralong_hf.evaluation.intervals import wilson_interval
 from ultralong_hf.evaluation.ledger import PROMPTS_FILE, write_json, write_lines
 from ultralong_hf.evaluation.pages import Section, Table, write_html_report
+from ultralong_hf.evaluation.standard.results import entries_text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -70,6 +71,8 @@ class Report:
             blocks.append(_scores_text(self.scores))
         if self.perplexity:
             blocks.append(_perplexity_text(self.perplexity))
+        if self.standard:
+            blocks.append(entries_text(self.standard))
         if self.notes:
             blocks.append("\n".join(f"note: {note}" for note in self.notes))
         return "\n\n".join(blocks)
@@ -167,6 +170,12 @@ def count_cells(records: Sequence[Mapping[str, Any]], window: int | None) -> lis
     return cells
 
 
+def _is_beyond(record: Mapping[str, Any], window: int) -> bool:
+    """A benchmark's own level is no token count, and a prompt cut to the window is none beyond it."""
+    is_cut = any(note.startswith("cut:") for note in record.get("notes", ()))
+    return bool(record["prompt_tokens"] > window or (record["length"] > window and not is_cut))
+
+
 def count_scores(records: Sequence[Mapping[str, Any]], window: int | None) -> list[dict[str, Any]]:
     """Mean scores of finished prompts ({"task", "length", "score", "prompt_tokens"}), in their order."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
@@ -179,7 +188,7 @@ def count_scores(records: Sequence[Mapping[str, Any]], window: int | None) -> li
             "score": sum(record["score"] for record in group) / len(group),
             "samples": len(group),
             "prompt_tokens": round(sum(record["prompt_tokens"] for record in group) / len(group)),
-            "beyond_window": window is not None and length > window,
+            "beyond_window": window is not None and any(_is_beyond(record, window) for record in group),
         }
         for (task, length), group in groups.items()
     ]

@@ -12,7 +12,5 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_environment_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """lm-eval asks pip what is installed after each run, two seconds; nothing here reads that."""
-    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+def own_dataset_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")

@@ -13,6 +13,7 @@ from ultralong_hf import evaluate
 from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.standard import retention
 from ultralong_hf.evaluation.standard.measure import read_entries
+from ultralong_hf.evaluation.standard.results import entries_text
 
 SETTINGS = {"harness": "x", "tasks": ["t"], "num_fewshot": 5, "chat_template": False, "limit": None}
 
@@ -129,3 +130,19 @@ def test_the_command_prints_standard_results(model_folder, task_folder, capsys):
     assert main([*arguments, "--samples", "2", "--baseline", model_folder, "--json"]) == 0
     [found] = json.loads(capsys.readouterr().out)["standard"]
     assert found["retention"]["value"] == 1.0
+
+
+def test_entries_are_printed_with_what_is_retained():
+    held = {**entry("gsm8k", 0.7953, 0.011), "filter": "flexible-extract", "notes": ["cut: twice"]}
+    held |= {"baseline": {"value": 0.8134, "stderr": 0.011}, "retention": {"value": 0.9777, "stderr": 0.02}}
+    assert entries_text([held, {**entry("mmlu", 0.6699, None), "filter": "none"}]).splitlines() == [
+        "standard task   score %   +- %   rows                 metric   original %   retained %",
+        "        gsm8k     79.53   1.10     10   acc,flexible-extract        81.34        97.77",
+        "         mmlu     66.99      -     10                    acc            -            -",
+        "",
+        "note: standard/gsm8k: cut: twice",
+    ]
+    assert entries_text([entry("mmlu", 0.6699, None)]).splitlines() == [
+        "standard task   score %   +- %   rows   metric",
+        "         mmlu     66.99      -     10      acc",
+    ]

@@ -23,6 +23,8 @@ class TaskCall:
     """One lm-eval task or group, and how it is asked."""
 
     task: str
+    title: str = ""
+    """What we call it; empty: as lm-eval."""
     num_fewshot: int | None = None
     """None: as the task says."""
     limit: int | None = None
@@ -60,9 +62,9 @@ def find_task(call: TaskCall) -> Any:
         cfg.get("unsafe_code") for cfg in leaf_configs(manager, call.task)
     ):
         raise EvaluationError(
-            f"standard/{call.task} runs code that the model writes, on this machine, with your rights. Where "
-            "that is safe (a container without network), give --allow-code-execution "
-            "(allow_code_execution=True); else leave the task out."
+            f"standard/{call.title or call.task} runs code that the model writes, on this machine, with your "
+            "rights. Where that is safe (a container without network), give --allow-code-execution "
+            "(allow_code_execution=True); else name the other tasks, such as standard/mmlu,standard/gsm8k."
         )
     return manager
 
@@ -71,7 +73,7 @@ def run_task(call: TaskCall, manager: Any, lm: Any, batch_size: int) -> Mapping[
     """lm-eval's results of the task, with "notes". Raises EvaluationError, MachineError."""
     from lm_eval import simple_evaluate
 
-    with quiet() as told, _code_switch(call.allow_code_execution):
+    with quiet() as told, _code_switch(call.allow_code_execution), _no_environment_report():
         loaded = _load(call, manager)
         with our_errors(f"standard/{call.task} ended"):
             results = simple_evaluate(
@@ -215,6 +217,22 @@ def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or ["no more is told"]
     line = lines[0].strip()
     return line if line.endswith((".", "!", "?")) else f"{line}."
+
+
+@contextmanager
+def _no_environment_report() -> Iterator[None]:
+    """lm-eval asks git and pip about this machine after each run, which takes seconds and prints errors."""
+    from lm_eval import evaluator
+
+    unwanted = {"add_env_info": lambda results: None, "get_git_commit_hash": lambda: None}
+    before = {name: getattr(evaluator, name) for name in unwanted if hasattr(evaluator, name)}
+    for name in before:
+        setattr(evaluator, name, unwanted[name])
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(evaluator, name, function)
 
 
 @contextmanager

@@ -139,6 +139,7 @@ def _call_of(name: str, preset: Preset | None, context: TaskContext) -> TaskCall
     task = name if preset is None else preset.chat_task if chat and preset.chat_task else preset.task
     return TaskCall(
         task=task,
+        title=name,
         num_fewshot=preset.num_fewshot if preset else None,
         limit=context.samples,
         chat_template=chat,

@@ -46,6 +46,37 @@ def make_entry(
     }
 
 
+def entries_text(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The entries as a text table, retention beside them where there is a baseline, and their notes."""
+    rows = [("standard task", "score %", "+- %", "rows", "metric", "original %", "retained %")]
+    for entry in entries:
+        original, kept = entry.get("baseline", {}), entry.get("retention", {})
+        answer_filter = str(entry.get("filter") or "none")
+        metric = entry["metric"] if answer_filter == "none" else f"{entry['metric']},{answer_filter}"
+        rows.append(
+            (
+                entry["task"],
+                _percent(entry["value"]),
+                _percent(entry["stderr"]),
+                f"{entry['samples']:,}",
+                metric,
+                _percent(original.get("value")),
+                _percent(kept.get("value")),
+            )
+        )
+    shown = rows if any("baseline" in entry for entry in entries) else [row[:5] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ["   ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in shown]
+    notes = [
+        f"note: standard/{entry['task']}: {note}" for entry in entries for note in entry.get("notes", ())
+    ]
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
 def _leaves(results: Mapping[str, Any], task: str) -> list[str]:
     """The tasks with samples of their own that a group comes down to; of a tag, all that were run."""
     members: Sequence[str] = results.get("group_subtasks", {}).get(task) or []
