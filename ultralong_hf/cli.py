@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ultralong_hf import __version__
 from ultralong_hf.errors import InputError, UltraLongError
@@ -21,6 +21,9 @@ COMMANDS = {
     "ablate": "which parts of the recipe matter, arm against arm over several seeds",
     "lab": "the laptop lab: its corpus, tokenizer and base model, and the quickstart",
 }
+
+# Commands of two words whose options are their own: commands/NAME.py has `run(arguments)`.
+NESTED = {("eval", "report"): "eval_report"}
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -46,10 +49,17 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 on success, 2 on bad input (a line a fault, each begins with `error:`), 1 otherwise."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if tuple(arguments[:2]) in NESTED:
+        module = importlib.import_module(f"ultralong_hf.commands.{NESTED[arguments[0], arguments[1]]}")
+        return _run(lambda: module.run(arguments[2:]))
     command = next((a for a in arguments if not a.startswith("-")), None)
     parsed = build_parser(command).parse_args(arguments)
+    return _run(lambda: parsed.run(parsed))
+
+
+def _run(command: Callable[[], int]) -> int:
     try:
-        return int(parsed.run(parsed))
+        return int(command())
     except UltraLongError as error:
         for fault in error.faults:
             print(f"error: {fault}", file=sys.stderr)

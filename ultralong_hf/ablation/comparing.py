@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ultralong_hf.ablation.arms import Study
-from ultralong_hf.ablation.statistics import Difference, mean_interval, paired_difference
 from ultralong_hf.errors import AblationError
+from ultralong_hf.evaluation.differences import Difference, mean_interval, paired_difference
 from ultralong_hf.lengths import format_length
 
 Result = Mapping[str, Any]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ultralong_hf.ablation.arms import Arm
 from ultralong_hf.ablation.comparing import Metric
-from ultralong_hf.ablation.statistics import Difference, mean_interval
+from ultralong_hf.evaluation.differences import Difference, mean_interval
 from ultralong_hf.lengths import format_length
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -29,7 +29,28 @@ class Preformatted:
     text: str
 
 
-Section = tuple[str, "Sequence[str | Table | Preformatted | go.Figure]"]
+@dataclass(frozen=True)
+class Callout:
+    """What must not be overlooked: a title, and points under it."""
+
+    title: str
+    points: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure for pages, and the same as a picture for where none can be moved about in."""
+
+    name: str
+    """Of the picture's file, without its suffix."""
+    description: str
+    figure: go.Figure
+    draw: Callable[[Path], object]
+    """Writes the picture as PNG."""
+
+
+Block: TypeAlias = "str | Table | Preformatted | Callout | Drawing | go.Figure"
+Section: TypeAlias = "tuple[str, Sequence[Block]]"
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1d2433; --quiet: #5b6477; --page: #f6f7f9; --card: #ffffff;
@@ -45,11 +66,17 @@ h2 { font-size: 1.15rem; margin: 0 0 .6rem; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
           padding: 1.1rem 1.3rem; margin: 0 0 1.2rem; overflow-x: auto; }
 p { margin: .4rem 0 .8rem; max-width: 75ch; }
-table { border-collapse: collapse; margin: .4rem 0 .9rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; margin: .4rem 0 .9rem; font-size: .93rem;
+        font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--quiet); font-size: .9rem; padding-bottom: .35rem; }
-th, td { padding: .3rem .85rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; }
+th, td { padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; }
 th { color: var(--quiet); font-weight: 600; }
 .number { text-align: right; }
+td:first-child { white-space: nowrap; }
+.plotly-graph-div { min-width: 460px; }
+.callout { border-left: 4px solid #c8451b; padding: .1rem 0 .1rem 1rem; margin: .3rem 0 .9rem; }
+.callout b { display: block; } .callout ul { margin: .3rem 0; padding-left: 1.1rem; max-width: 85ch; }
+.callout li { margin: .2rem 0; overflow-wrap: anywhere; }
 pre { background: var(--page); border-radius: 6px; padding: .7rem .9rem; overflow-x: auto;
       font-size: .87rem; }
 """
@@ -67,8 +94,8 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", followColo
 def write_html_report(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
     """Writes one self-contained page and returns its path.
 
-    sections: (heading, blocks) each; a block is a paragraph (str), a Table, Preformatted text, or a plotly
-    figure. All text is escaped. The file is whole or not there.
+    sections: (heading, blocks) each; a block is a paragraph (str), a Table, Preformatted text, a Callout, a
+    Drawing, or a plotly figure. All text is escaped. The file is whole or not there.
     """
     path = Path(path)
     figures_before = 0
@@ -93,17 +120,21 @@ def write_html_report(path: str | Path, title: str, sections: Sequence[Section])
 
 
 def _is_figure(block: object) -> bool:
-    return not isinstance(block, str | Table | Preformatted)
+    return not isinstance(block, str | Table | Preformatted | Callout)
 
 
-def _block(block: str | Table | Preformatted | go.Figure, *, first_figure: bool) -> str:
+def _block(block: Block, *, first_figure: bool) -> str:
     if isinstance(block, str):
         return f"<p>{html.escape(block)}</p>"
     if isinstance(block, Table):
         return _table(block)
     if isinstance(block, Preformatted):
         return f"<pre>{html.escape(block.text)}</pre>"
-    return _figure(block, with_library=first_figure)
+    if isinstance(block, Callout):
+        points = "".join(f"<li>{html.escape(point)}</li>" for point in block.points)
+        return f'<div class="callout"><b>{html.escape(block.title)}</b><ul>{points}</ul></div>'
+    figure = block.figure if isinstance(block, Drawing) else block
+    return _figure(figure, with_library=first_figure)
 
 
 def _figure(figure: go.Figure, *, with_library: bool) -> str:
@@ -111,7 +142,11 @@ def _figure(figure: go.Figure, *, with_library: bool) -> str:
 
     themed = go.Figure(figure)
     themed.update_layout(
-        template="none", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"size": 13}
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"size": 13},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "rgba(128,128,128,0.6)", "activecolor": "#0072b2"},
     )
     grid = "rgba(128,128,128,0.25)"
     themed.update_xaxes(gridcolor=grid, zerolinecolor=grid, linecolor=grid, automargin=True)

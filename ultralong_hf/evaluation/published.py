@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ultralong_hf.lengths import format_length
+
 SOURCE = "arXiv 2504.06214"
 
 
@@ -21,7 +23,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        return f"{self.benchmark} up to {self.up_to // 1024}K" if self.up_to else self.benchmark
+        return f"{self.benchmark} ≤ {format_length(self.up_to)}" if self.up_to else self.benchmark
 
 
 K = 1024

@@ -5,7 +5,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from ultralong_hf.ablation.statistics import expanded_tail, mean_interval, paired_difference
+from ultralong_hf.evaluation.differences import expanded_tail, mean_interval, paired_difference
 
 
 def test_equal_arms_differ_by_nothing():
