@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "show a model's RoPE, a token store, or a row of one",
     "prepare": "documents -> token store: rows of exactly the target length",
     "plan": "what training needs: memory, time, sizes and options",
+    "launch-config": "accelerate's YAML and a SLURM script for a recipe",
     "eval": "needle and passkey grids, loss by position",
     "ablate": "which parts of the recipe matter, arm against arm over several seeds",
     "lab": "the laptop lab: its corpus, tokenizer and base model, and the quickstart",
@@ -40,7 +41,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
             name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         if name == command:
-            module = importlib.import_module(f"ultralong_hf.commands.{name}")
+            module = importlib.import_module(f"ultralong_hf.commands.{name.replace('-', '_')}")
             module.configure(sub)
             sub.set_defaults(run=module.run)
     return parser

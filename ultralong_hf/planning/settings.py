@@ -12,7 +12,7 @@ TILES_BEFORE_AUTO = 4
 
 LEAST_TILE = 1024
 CPU_TILE, CPU_WIDTH = 512, 2048
-"""Tokens and entries of the vocabulary that the LM head takes at once on a CPU."""
+"""Tokens and entries of the vocabulary that the LM head takes at once on a CPU (memory/lm_head.py)."""
 GPU_TILE, GPU_WIDTH = 4096, 32_768
 """TRL 1.16: kernels/chunked_logprob.py, trainer/utils.py."""
 

@@ -132,6 +132,12 @@ def of_recipe(
     )
 
 
+def require_recipe(subject: Any) -> None:
+    """Raises PlanError for what is a model."""
+    if not _is_recipe(subject):
+        raise PlanError(f"{subject} is no recipe: give a YAML file, or one of {', '.join(PRESETS)}.")
+
+
 def _is_recipe(subject: Any) -> bool:
     return str(subject) in PRESETS or Path(str(subject)).suffix in (".yaml", ".yml")
 
