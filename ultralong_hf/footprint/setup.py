@@ -50,7 +50,7 @@ class Setup:
     tile: int | None = None
     """Tokens that norms and MLPs take at once; None: all."""
     tile_above: int = 0
-    """Tokens of a device's part of a row up to which they take all at once all the same."""
+    """Tokens of a device up to which they take all at once all the same."""
     lm_head_tile: int = 4096
     lm_head_width: int = 32_768
     """Entries of the vocabulary that TRL's fused LM head takes at once (TRL 1.16, trainer/utils.py)."""
@@ -76,8 +76,7 @@ class Setup:
     @property
     def tiled(self) -> int | None:
         """Tokens of a tile, where there are tiles."""
-        longer = math.ceil(self.length / self.degree) > self.tile_above
-        return min(self.tile, self.tokens) if self.tile and longer else None
+        return self.tile if self.tile and self.tokens > max(self.tile, self.tile_above) else None
 
     def recomputed(self, layers: int) -> int:
         """Of so many layers, those that are recomputed: the first, and every n-th from there."""

@@ -170,7 +170,7 @@ requeue() {{
 trap requeue USR1
 
 # Every node meets at the first one, at a port of this job's own.
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
 export MASTER_ADDR MASTER_PORT
 export PYTORCH_ALLOC_CONF=expandable_segments:True # fewer fragments, so that what is planned fits
