@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ultralong_hf.footprint import Setup, footprint, step_work
@@ -45,9 +45,9 @@ def test_parts_are_whole_and_add_up_to_the_fullest_moment(setup):
 @settings(deadline=None)
 @given(setup=SETUPS)
 def test_longer_rows_never_need_less(setup):
-    assert (
-        footprint(LLAMA_8B, replace(setup, length=2 * setup.length)).total >= footprint(LLAMA_8B, setup).total
-    )
+    longer = replace(setup, length=2 * setup.length)
+    assume(bool(longer.tiled) == bool(setup.tiled))  # tiles begin at some length, and save from there
+    assert footprint(LLAMA_8B, longer).total >= footprint(LLAMA_8B, setup).total
 
 
 @pytest.mark.parametrize(
