@@ -61,7 +61,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def write_tasks(folder: Path) -> Path:
     """tiny_choice, tiny_first and tiny_second (of the group tiny_group and the tag tiny_tag), tiny_words,
-    tiny_code (runs the model's code), tiny_hub (its data are on the hub)."""
+    tiny_code (runs the model's code), tiny_hub and its twin in tiny_hub_group (their data are on the hub)."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = {
         "tiny_choice": CHOICE_ROWS,
@@ -90,8 +90,12 @@ def write_tasks(folder: Path) -> Path:
     hub = _CHOICE.format(name="tiny_hub", data="unused").replace(
         "dataset_path: json", "dataset_path: owner/tiny"
     )
-    (folder / "tiny_hub.yaml").write_text(
-        hub.replace("dataset_kwargs:\n  data_files:\n    test: unused\n", "dataset_name: main\n")
+    hub = hub.replace("dataset_kwargs:\n  data_files:\n    test: unused\n", "dataset_name: main\n")
+    (folder / "tiny_hub.yaml").write_text(hub)
+    (folder / "tiny_hub_twin.yaml").write_text(hub.replace("task: tiny_hub", "task: tiny_hub_twin"))
+    (folder / "tiny_hub_group.yaml").write_text(
+        "group: tiny_hub_group\ntask: [tiny_hub, tiny_hub_twin]\n"
+        "aggregate_metric_list:\n  - metric: acc\n    weight_by_size: true\n"
     )
     return folder
 

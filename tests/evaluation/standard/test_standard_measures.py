@@ -165,8 +165,10 @@ def test_data_are_read_from_a_local_copy_of_the_dataset(model, tokenizer, task_f
     )
     assert "`hf download owner/tiny --repo-type dataset --local-dir DIR/owner/tiny`" in message
     write_hub_copy(tmp_path / "data" / "owner" / "tiny")
-    [entry] = run((model, tokenizer), "standard/tiny_hub", task_folder, data_dir=tmp_path / "data")
-    assert entry["others"]["acc,none"] == pytest.approx(choice_accuracy(model, tokenizer, CHOICE_ROWS))
+    tasks = ["standard/tiny_hub", "standard/tiny_hub_group"]
+    one, group = run((model, tokenizer), tasks, task_folder, data_dir=tmp_path / "data")
+    assert one["others"]["acc,none"] == pytest.approx(choice_accuracy(model, tokenizer, CHOICE_ROWS))
+    assert (group["others"]["acc,none"], group["samples"]) == (one["others"]["acc,none"], 12)
 
 
 def test_a_prompt_that_lm_eval_cuts_is_told(tokenizer, task_folder, tmp_path):

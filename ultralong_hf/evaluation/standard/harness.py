@@ -133,9 +133,11 @@ def _load(call: TaskCall, manager: Any) -> list[Any]:
     leaves = leaf_configs(manager, call.task)
     datasets = sorted({str(leaf.get("dataset_path")) for leaf in leaves})
     copies = {name: copy for name in datasets if (copy := local_copy(name, call.data_dir))}
-    with our_errors(f"standard/{call.task} cannot be loaded", _advice(datasets)):
-        found = manager.load([_from_copies(call.task, manager, leaves, copies) if copies else call.task])
     is_group = manager.task_index[call.task].kind.name == "GROUP"
+    with our_errors(f"standard/{call.task} cannot be loaded", _advice(datasets)):
+        if copies:  # its tasks alone: lm-eval builds no group of its own files with changes in it
+            return list(manager.load([_from_copies(leaves, copies)])["tasks"].values())
+        found = manager.load([call.task])
     return [found["groups"][call.task]] if is_group else list(found["tasks"].values())
 
 
@@ -149,17 +151,13 @@ def _advice(datasets: Sequence[str]) -> str:
     )
 
 
-def _from_copies(
-    name: str, manager: Any, leaves: Sequence[Mapping[str, Any]], copies: Mapping[str, Path]
-) -> dict[str, Any]:
-    """A group of lm-eval with the same tasks, whose datasets are the local copies."""
-    config = manager.task_index[name].cfg or {}
-    group = {key: value for key, value in config.items() if key in ("aggregate_metric_list", "group_alias")}
+def _from_copies(leaves: Sequence[Mapping[str, Any]], copies: Mapping[str, Path]) -> dict[str, Any]:
+    """A group, which is how lm-eval takes changes of tasks that it knows, whose datasets are the copies."""
     members = []
     for leaf in leaves:
         copy = copies.get(str(leaf.get("dataset_path")))
         members.append({"task": leaf["task"], **({"dataset_path": str(copy)} if copy else {})})
-    return {**group, "group": name, "task": members}
+    return {"group": "local_copies", "task": members}
 
 
 def _manager(lm_eval_tasks: Any, call: TaskCall) -> Any:
@@ -206,7 +204,8 @@ def our_errors(what: str, advice: str = "") -> Iterator[None]:
         text = f"{what}: {type(error).__name__}: {_first_line(error)}"
         if "code_eval" in text:
             advice = (
-                "HumanEval's metric is a script that the library evaluate loads from the hub: run once there."
+                "HumanEval's metric is a script that the library evaluate loads from the hub, or from a copy: "
+                "`hf download evaluate-metric/code_eval --repo-type space --local-dir code_eval`."
             )
         elif not isinstance(error, OSError):  # data that are not there
             advice = ""
