@@ -204,8 +204,8 @@ def our_errors(what: str, advice: str = "") -> Iterator[None]:
         text = f"{what}: {type(error).__name__}: {_first_line(error)}"
         if "code_eval" in text:
             advice = (
-                "HumanEval's metric is a script that the library evaluate loads from the hub, or from a copy: "
-                "`hf download evaluate-metric/code_eval --repo-type space --local-dir code_eval`."
+                "HumanEval's metric is a script that the library evaluate loads from the hub, or from a copy "
+                "here: `hf download evaluate-metric/code_eval --repo-type space --local-dir code_eval`."
             )
         elif not isinstance(error, OSError):  # data that are not there
             advice = ""
