@@ -18,6 +18,7 @@ UltraLongError
 └── MachineError               the machine or its libraries lack something; status 1
     ├── OutOfMemory            a device's memory, or the host's, does not suffice
     ├── KernelError            kernels that cannot run here
+    ├── EndpointError          a server of models that refuses, or cannot be reached
     └── EngineMismatch         a tokenization engine that gives other ids than the model's tokenizer
 """
 
@@ -101,6 +102,10 @@ class OutOfMemory(MachineError):  # noqa: N818 -- the field's word for it
 
 class KernelError(MachineError):
     """Kernels that cannot run on this machine."""
+
+
+class EndpointError(MachineError):
+    """An OpenAI-compatible server that refuses a request, or cannot be reached."""
 
 
 class EngineMismatch(MachineError):  # noqa: N818 -- a finding about an engine, on which the caller changes it
