@@ -177,6 +177,14 @@ def test_a_sample_tells_its_row_id_and_is_reported_under_the_tasks_mean_length(l
     assert (sample.length, sample.references, sample.max_new_tokens) == (75_200, ("-3",), 5)
 
 
+def test_questions_about_one_book_stand_together(letters, folder):
+    rows = [{**ROWS["longbook_qa_eng"], "context": book} for book in ("B", "A", "B", "C", "A")]
+    (folder / "longbook_qa_eng.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    [task] = infinitebench_tasks("longbook_qa_eng", context(letters, folder))
+    assert [key[3] for key in task.keys((), None)] == [0, 2, 1, 4, 3]
+    assert [key[3] for key in task.keys((), 3)] == [0, 2, 1]
+
+
 ANSWERS = {
     "passkey": "71432",
     "number_string": "2200012222",

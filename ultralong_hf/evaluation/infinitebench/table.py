@@ -43,6 +43,8 @@ TASKS = {
     "code_debug": InfiniteTask("Code.Debug", 114_700, 5, 1_024, scoring.code_choice),
 }
 
+BOOK_QUESTIONS = ("longbook_qa_eng", "longbook_choice_eng", "longbook_qa_chn")
+"""Several rows ask about one book, which stands before the question."""
 FAMILY_MARK = "@"
 SELECTORS = (
     *TASKS,

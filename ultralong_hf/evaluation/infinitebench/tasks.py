@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.datafiles import DataFile, HubSource, Rows, find_data, read_rows
 from ultralong_hf.evaluation.infinitebench.rows import FIELDS, label_of, prompt_values
 from ultralong_hf.evaluation.infinitebench.scoring import gpt4_values
-from ultralong_hf.evaluation.infinitebench.table import FAMILY_MARK, TASKS
+from ultralong_hf.evaluation.infinitebench.table import BOOK_QUESTIONS, FAMILY_MARK, TASKS
 from ultralong_hf.evaluation.infinitebench.templates import TEMPLATES
 from ultralong_hf.evaluation.prompts import build_frame, encode_plain
 from ultralong_hf.evaluation.tasks import Key, Sample, TaskContext
@@ -40,9 +41,13 @@ class InfiniteBenchTask:
         self._entry = TASKS[task]
 
     def keys(self, lengths: Sequence[int], samples: int | None) -> Iterator[Key]:
-        """Every row, or the first `samples`, under the task's mean length: it has no others."""
+        """Every row, or the first `samples`, under the task's mean length: it has no others.
+
+        Questions about one book stand together, so that the book is read once.
+        """
         rows = len(self._rows)
-        for row in range(rows if samples is None else min(samples, rows)):
+        asked = range(rows if samples is None else min(samples, rows))
+        for row in self._by_book(asked) if self._task in BOOK_QUESTIONS else asked:
             yield self.name, self._entry.mean_tokens, None, row
 
     def build(self, key: Key) -> Sample:
@@ -88,6 +93,14 @@ class InfiniteBenchTask:
 
     def notes(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
+
+    def _by_book(self, rows: Sequence[int]) -> list[int]:
+        first_of: dict[bytes, int] = {}
+        firsts = []
+        for row in rows:
+            text = str(self._rows.record(row, FIELDS)["context"])
+            firsts.append(first_of.setdefault(sha256(text.encode()).digest(), row))
+        return [row for _, row in sorted(zip(firsts, rows, strict=True))]
 
     @cached_property
     def _frame(self) -> Any:
