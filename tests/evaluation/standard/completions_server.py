@@ -39,7 +39,7 @@ def serve(model: Any, tokenizer: Any, *, broken: bool = False) -> Iterator[tuple
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            requests.append({"path": self.path, **asked})
+            requests.append({"path": self.path, "key": self.headers["Authorization"], **asked})
             found = {} if broken else complete(model, tokenizer, asked)
             choice = {"index": 0, "text": found.pop("text", ""), "logprobs": found or None}
             body = json.dumps({"choices": [choice]}).encode()

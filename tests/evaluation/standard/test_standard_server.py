@@ -14,7 +14,8 @@ from ultralong_hf.errors import EvaluationError
 
 class AnyServer:
     window = None
-    model_name = "tiny"
+    model = "tiny"
+    form = "token ids"
 
     def __init__(self, url: str, tokenizer: Any, concurrency: int = 1) -> None:
         self.url, self.tokenizer, self.concurrency = url, tokenizer, concurrency
@@ -81,3 +82,19 @@ def test_a_server_that_fails_is_an_error_not_a_score(model, tokenizer, task_fold
         with pytest.raises(EvaluationError, match=r"^standard/tiny_words ended: HTTPError: 500 Server Error"):
             measure("tiny", task_folder, ["standard/tiny_words"], engine=engine)
     assert len(asked) == 3
+
+
+def test_a_server_that_takes_no_token_ids_is_refused(tokenizer, task_folder):
+    engine = AnyServer("http://127.0.0.1:9/v1", tokenizer)
+    engine.form = "chat messages"
+    with pytest.raises(
+        EvaluationError, match=r"completions take token ids.*127.0.0.1:9/v1 takes chat messages"
+    ):
+        measure("tiny", task_folder, ["standard/tiny_words"], engine=engine)
+
+
+def test_the_key_goes_with_each_request(model, tokenizer, task_folder, monkeypatch):
+    monkeypatch.setenv("ULTRALONG_ENGINE_KEY", "secret")
+    with serve(model, tokenizer) as (url, asked):
+        measure("tiny", task_folder, ["standard/tiny_words"], engine=AnyServer(url, tokenizer))
+    assert {one["key"] for one in asked} == {"Bearer secret"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ultralong_hf.errors import EvaluationError
@@ -11,6 +12,9 @@ from ultralong_hf.evaluation.standard.harness import our_errors, quiet
 _PROMPT_TOKENS, _ANSWER_TOKENS = 4_096, 2_048
 # Where a server does not tell its window: by itself lm-eval would cut prompts to 2,047 tokens.
 _PLENTY = 131_072
+_TIMEOUT = 1_800  # seconds a request
+_KEYS = ("ULTRALONG_ENGINE_KEY", "OPENAI_API_KEY")
+_TOKEN_IDS = "token ids"
 
 
 def standard_batch_size(engine: Any) -> int:
@@ -40,19 +44,27 @@ def harness_model(engine: Any, tokenizer: Any, batch_size: int, *, chat_template
 
 
 def _server_model(engine: Any, tokenizer: Any, chat_template: bool) -> Any:
-    """Completions of token ids, not chat: multiple choice is scored by the probabilities of its options."""
+    """Completions of token ids: multiple choice is scored by the probabilities of its options."""
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
+    if getattr(engine, "form", _TOKEN_IDS) != _TOKEN_IDS:
+        raise EvaluationError(
+            f"The standard side needs a server whose completions take token ids, such as vLLM; {engine.url} "
+            f"takes {engine.form}."
+        )
     first = tokenizer("a", verbose=False)["input_ids"][:1]
     adds_bos = tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
+    key = next((os.environ[name] for name in _KEYS if os.environ.get(name)), None)
     lm = LocalCompletionsAPI(
         base_url=f"{str(engine.url).rstrip('/')}/completions",
-        model=engine.model_name,
+        model=engine.model,
         tokenizer_backend="none",  # it would load one by name
         num_concurrent=getattr(engine, "concurrency", None) or 1,
         batch_size=1,
         max_length=(engine.window or _PLENTY) + 1,  # of which it takes one off
         add_bos_token=adds_bos and not chat_template,  # a template writes its own
+        header={"Authorization": f"Bearer {key}"} if key else None,
+        timeout=_TIMEOUT,
     )
     lm.tokenizer = tokenizer
     lm.tokenizer_backend = "huggingface"
