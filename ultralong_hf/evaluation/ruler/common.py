@@ -163,7 +163,7 @@ class CommonWordsGenerator:
         """As many as a list of `length` tokens can have, each with a word of one token."""
         numbers = self._known_numbers
         while numbers.ends[-1] + len(numbers) < length:
-            more = range(len(numbers) + 1, len(numbers) + max(256, length // 16) + 1)
+            more = range(len(numbers) + 1, len(numbers) + max(256, length // 64) + 1)
             numbers = Pieces.join([numbers, self._encoder.encode([f" {number}." for number in more])])
         self._known_numbers = numbers
         return numbers

@@ -157,13 +157,13 @@ class PieceEncoder:
 
     def encode(self, texts: Sequence[str]) -> Pieces:
         """Raises EngineMismatch: then none of the pieces made so far can be trusted."""
-        encoded = self._engine.encode([_mark_of(text) + text + _letter_of(text) for text in texts])
+        marked = np.array([text.startswith(" ") for text in texts], dtype=bool)
+        lettered = np.array([text.endswith(BLANK_LINE) for text in texts], dtype=bool)
+        encoded = self._engine.encode(_between_others(texts, marked, lettered))
         ids = encoded.tokens.astype(np.int32)
         lengths = encoded.lengths.astype(np.int64)
         starts = np.cumsum(lengths) - lengths
-        marked = self._flags(_mark_of(text) == STOP for text in texts)
         before = np.where(marked, len(self._marks[STOP]), len(self._marks[LINE_END]))
-        lettered = self._flags(_letter_of(text) != "" for text in texts)
         behind = np.where(lettered, len(self._letter), 0)
         sound = lengths >= before + behind
         sound[marked & sound] = _stand_at(ids, starts[marked & sound], self._marks[STOP])
@@ -176,18 +176,15 @@ class PieceEncoder:
 
     def whole(self, text: str) -> np.ndarray:
         """int32 ids of a text that stands between others, tokenized at once, not in pieces."""
-        mark, letter = self._marks[_mark_of(text)], _letter_of(text)
-        ids = self._ids(_mark_of(text) + text + letter)
+        marked, lettered = text.startswith(" "), text.endswith(BLANK_LINE)
+        [between] = _between_others([text], [marked], [lettered])
+        ids, mark = self._ids(between), self._marks[STOP if marked else LINE_END]
         if not np.array_equal(ids[: len(mark)], mark):  # the mark is no token of its own here
             return self._ids(text)
-        return ids[len(mark) : len(ids) - len(self._letter) if letter else None]
+        return ids[len(mark) : len(ids) - len(self._letter) if lettered else None]
 
     def _ids(self, text: str) -> np.ndarray:
         return self._plain.encode(text).astype(np.int32)
-
-    @staticmethod
-    def _flags(flags: Iterable[bool]) -> np.ndarray:
-        return np.array(list(flags), dtype=bool)
 
     def count(self, text: str) -> int:
         """Tokens of a short text behind another one."""
@@ -221,12 +218,12 @@ class PieceEncoder:
         return bool(np.array_equal(self.whole(part.text()), part.ids()))
 
 
-def _mark_of(text: str) -> str:
-    return STOP if text.startswith(" ") else LINE_END
-
-
-def _letter_of(text: str) -> str:
-    return LETTER if text.endswith(BLANK_LINE) else ""
+def _between_others(texts: Sequence[str], marked: Iterable[bool], lettered: Iterable[bool]) -> list[str]:
+    """The texts with what stands for their neighbours."""
+    return [
+        f"{STOP if mark else LINE_END}{text}{LETTER if letter else ''}"
+        for text, mark, letter in zip(texts, marked, lettered, strict=True)
+    ]
 
 
 def _stand_at(ids: np.ndarray, places: np.ndarray, tokens: np.ndarray) -> np.ndarray:

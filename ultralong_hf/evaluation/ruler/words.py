@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,7 @@ from ultralong_hf.evaluation.ruler.definitions import Kind
 
 NUMBER_DIGITS = 7
 """Of RULER's magic numbers; the first is not 0."""
+_STEP_SHARE = (5**0.5 - 1) / 2
 
 
 @cache
@@ -44,7 +46,9 @@ def compound_words(count: int) -> list[str]:
     most = len(nouns) * len(adjectives)
     if count > most:
         raise EvaluationError(f"There are {most:,} words 'adjective-noun', and {count:,} are needed.")
-    order = np.random.default_rng(0).permutation(most)[:count].tolist()
+    # Steps of a share of all that has no divisor in common with their number reach each once.
+    step = next(step for step in range(round(most * _STEP_SHARE), most) if math.gcd(step, most) == 1)
+    order = (index * step % most for index in range(count))
     return [f"{adjectives[index // len(nouns)]}-{nouns[index % len(nouns)]}" for index in order]
 
 
