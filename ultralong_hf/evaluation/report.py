@@ -69,6 +69,7 @@ class Report:
         blocks = [_grid_text(task, self.cells_of(task)) for task in self.tasks]
         if self.scores:
             blocks.append(_scores_text(self.scores))
+            blocks += _ruler_text(self.scores)
         if self.perplexity:
             blocks.append(_perplexity_text(self.perplexity))
         if self.standard:
@@ -239,6 +240,14 @@ def _grid_text(task: str, cells: Sequence[Mapping[str, Any]]) -> str:
     if 0 in grid.lengths:
         lines.append("0* the shortest prompt there is")
     return "\n".join(lines)
+
+
+def _ruler_text(scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    """RULER's summary; nothing without its tasks."""
+    from ultralong_hf.evaluation.ruler.aggregates import summarize, summary_text
+
+    summary = summarize(scores)
+    return [] if summary is None else [summary_text(summary)]
 
 
 def _scores_text(scores: Sequence[Mapping[str, Any]]) -> str:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ultralong_hf.evaluation.ruler.aggregates import effective_length, summarize, weighted_averages
+from ultralong_hf.evaluation.ruler.aggregates import (
+    effective_length,
+    summarize,
+    summary_text,
+    weighted_averages,
+)
 from ultralong_hf.evaluation.ruler.scoring import clean_answer, match_all, match_any
 
 
@@ -80,3 +85,19 @@ def test_summary_names_lengths_at_which_tasks_are_missing():
     assert summary is not None
     assert summary.incomplete == {1024: ["cwe"]}
     assert summary.to_dict()["effective_length"] == 2048
+
+
+def test_summary_text_has_a_column_a_length_and_names_what_is_missing():
+    records = [
+        {"task": "ruler/vt", "length": 4096, "score": 0.9},
+        {"task": "ruler/vt", "length": 1_048_576, "score": 0.5},
+        {"task": "ruler/cwe", "length": 4096, "score": 0.88},
+    ]
+    summary = summarize(records)
+    assert summary is not None
+    assert summary_text(summary) == (
+        "RULER                          4,096   1,048,576\n"
+        "mean of the tasks, %            89.0        50.0\n"
+        "mean 69.5, weighted (inc) 63.0, weighted (dec) 76.0; effective length (above 85.6 %): 4,096\n"
+        "without cwe at 1,048,576: not to be compared with the other lengths"
+    )

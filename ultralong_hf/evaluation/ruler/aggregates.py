@@ -67,6 +67,23 @@ def summarize(records: Iterable[Mapping[str, Any]]) -> RulerSummary | None:
     )
 
 
+def summary_text(summary: RulerSummary) -> str:
+    """Means by length, their plain and weighted means, and the effective length, as lines of text."""
+    lengths = summary.by_length
+    effective = "none" if summary.effective_length is None else f"{summary.effective_length:,}"
+    lines = [
+        f"{'RULER':24}" + "".join(f"{length:>12,}" for length in lengths),
+        f"{'mean of the tasks, %':24}" + "".join(f"{score:12.1f}" for score in lengths.values()),
+        f"mean {summary.average:.1f}, weighted (inc) {summary.average_increasing:.1f}, weighted (dec) "
+        f"{summary.average_decreasing:.1f}; effective length (above {THRESHOLD} %): {effective}",
+    ]
+    lines += [
+        f"without {', '.join(tasks)} at {length:,}: not to be compared with the other lengths"
+        for length, tasks in summary.incomplete.items()
+    ]
+    return "\n".join(lines)
+
+
 def weighted_averages(scores: Sequence[float]) -> tuple[float, float]:
     """wAvg. (inc) and wAvg. (dec) of the scores of ascending lengths.
 
