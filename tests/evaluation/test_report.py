@@ -199,3 +199,35 @@ def test_a_prompt_cut_to_the_window_is_not_beyond_it():
     for name, (changes, expected) in cases.items():
         [row] = count_scores([{**record, **changes}], 1_024)
         assert row["beyond_window"] is expected, name
+
+
+def test_the_page_shows_scores_the_standard_side_and_notes_first(tmp_path):
+    report = Report(
+        model="m",
+        settings={},
+        scores=[
+            {
+                "task": "ruler/vt",
+                "length": 4096,
+                "score": 0.375,
+                "samples": 8,
+                "prompt_tokens": 4066,
+                "beyond_window": True,
+            }
+        ],
+        standard=[
+            {
+                "task": "mmlu",
+                "metric": "acc",
+                "value": 0.66,
+                "stderr": 0.004,
+                "samples": 100,
+                "retention": {"value": 0.98},
+            }
+        ],
+        notes=["ruler/vt: cut."],
+    )
+    page = (report.save(tmp_path) / "report.html").read_text()
+    assert page.index("ruler/vt: cut.") < page.index("<td>ruler/vt</td>")
+    for cell in ("37.5", "beyond", "66.00 ± 0.40", "98.0"):
+        assert f">{cell}</td>" in page

@@ -15,7 +15,7 @@ from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.heatmap import draw_heatmap, heatmap_figure, lay_out
 from ultralong_hf.evaluation.intervals import wilson_interval
 from ultralong_hf.evaluation.ledger import PROMPTS_FILE, write_json, write_lines
-from ultralong_hf.evaluation.pages import Section, Table, write_html_report
+from ultralong_hf.evaluation.pages import Callout, Section, Table, write_html_report
 from ultralong_hf.evaluation.standard.results import entries_text
 
 if TYPE_CHECKING:
@@ -122,7 +122,10 @@ class Report:
             write_lines(path, self.prompts)
 
     def _sections(self) -> list[Section]:
-        sections: list[Section] = [
+        sections: list[Section] = []
+        if self.notes:
+            sections.append(("Read this first", [Callout("Of these results", self.notes)]))
+        sections += [
             (
                 f"{task}: found by depth and length",
                 [
@@ -132,6 +135,10 @@ class Report:
             )
             for task in self.tasks
         ]
+        if self.scores:
+            sections.append(("Scores", [_scores_table(self.scores)]))
+        if self.standard:
+            sections.append(("The standard side", [_standard_table(self.standard)]))
         if self.perplexity:
             sections.append(
                 (
@@ -139,8 +146,6 @@ class Report:
                     [perplexity_figure([(self.model, self.perplexity)]), _perplexity_table(self.perplexity)],
                 )
             )
-        if self.notes:
-            sections.append(("Notes", list(self.notes)))
         settings = [(name, str(value)) for name, value in self.settings.items() if name != "model"]
         sections.append(("Settings", [Table(("setting", "value"), settings)]))
         return sections
@@ -273,6 +278,40 @@ def _perplexity_table(buckets: Sequence[Mapping[str, Any]]) -> Table:
         ("from", "to", "perplexity", "nats a token", "tokens"),
         [(b["from"], b["to"] - 1, round(b["value"], 3), round(b["loss"], 4), b["tokens"]) for b in buckets],
     )
+
+
+def _scores_table(scores: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        (
+            row["task"],
+            row["length"],
+            row["prompt_tokens"],
+            row["samples"],
+            f"{100 * row['score']:.1f}",
+            "beyond" if row.get("beyond_window") else "within",
+        )
+        for row in scores
+    ]
+    columns = ("task", "length", "prompt tokens", "prompts", "score %", "window")
+    caption = "for intervals, means over tasks and other models beside it: ultralong eval report"
+    return Table(columns, rows, caption=caption)
+
+
+def _standard_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    rows = []
+    for entry in entries:
+        error = entry.get("stderr")
+        retained = (entry.get("retention") or {}).get("value")
+        rows.append(
+            (
+                entry["task"],
+                entry["metric"],
+                f"{100 * entry['value']:.2f}" + (f" ± {100 * error:.2f}" if error is not None else ""),
+                entry["samples"],
+                "-" if retained is None else f"{100 * retained:.1f}",
+            )
+        )
+    return Table(("benchmark", "metric", "score %, standard error", "rows", "retained %"), rows)
 
 
 def _length_table(task: str, cells: Sequence[Mapping[str, Any]]) -> Table:
