@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from ultralong_hf.evaluation.intervals import wilson_interval
+from ultralong_hf.evaluation.intervals import paired_interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,25 @@ def test_all_hits_mirror_no_hits():
 def test_refuses_what_is_no_share(hits, samples):
     with pytest.raises(ValueError, match="is no share"):
         wilson_interval(hits, samples)
+
+
+def test_paired_interval_turns_with_the_models():
+    low, high = paired_interval(36, 12, 2, 0)
+    assert (low, high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    assert paired_interval(36, 2, 12, 0) == pytest.approx((-high, -low))
+
+
+def test_paired_interval_covers_the_difference_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    shares = [0.55, 0.2, 0.1, 0.15]  # a difference of 0.1
+    covered = 0
+    for counts in rng.multinomial(40, shares, size=2000):
+        low, high = paired_interval(*counts.tolist())
+        covered += low <= 0.1 <= high
+    assert 0.93 <= covered / 2000 <= 0.985
+
+
+def test_paired_interval_of_prompts_that_all_agree_is_no_point():
+    low, high = paired_interval(0, 0, 0, 6)
+    assert low == pytest.approx(-high)
+    assert high == pytest.approx(wilson_interval(0, 6)[1])

@@ -37,6 +37,17 @@ def test_a_pairing_counts_prompts_won_and_lost(tmp_path):
     assert found.difference.low < 0 < found.difference.high
 
 
+def test_prompts_that_all_agree_still_leave_room_for_a_difference(tmp_path):
+    records = records_of("ruler/vt", [4096], lambda task, length: 1.0, samples=6)
+    base, other = models_of(tmp_path, with_scores(records, [0] * 6), with_scores(records, [0] * 6))
+    found = pair(base, other, ["ruler/vt"], 4096).difference
+    assert (found.value, found.low, found.high) == (
+        0,
+        pytest.approx(-0.39, abs=0.01),
+        pytest.approx(0.39, abs=0.01),
+    )
+
+
 def test_tasks_taken_together_weigh_the_same_however_many_prompts_they_have(tmp_path):
     few = records_of("ruler/vt", [4096], lambda task, length: 1.0, samples=2)
     many = records_of("ruler/cwe", [4096], lambda task, length: 1.0, samples=8)

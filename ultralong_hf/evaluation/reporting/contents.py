@@ -41,8 +41,9 @@ NOT_COMPARABLE = (
     "whole benchmarks."
 )
 INTERVALS = (
-    "Intervals are of 95 %: Wilson's for shares of hits, bootstrapped over prompts for other scores; they "
-    "tell of the prompts' number, not of other seeds or another training."
+    "Intervals are of 95 %: Wilson's for shares of hits, Newcombe's for paired differences of hits, "
+    "bootstrapped over prompts for other scores. They tell of the prompts' number, not of other seeds or "
+    "another training."
 )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.differences import RESAMPLES, Difference, paired_difference
-from ultralong_hf.evaluation.intervals import Z_95
+from ultralong_hf.evaluation.intervals import Z_95, paired_interval
 from ultralong_hf.evaluation.reporting.models import ModelResults
 from ultralong_hf.evaluation.reporting.runs import Record
 
@@ -64,11 +65,21 @@ def pair(
         length=length,
         base=float(np.average(theirs, weights=weights)),
         other=float(np.average(ours, weights=weights)),
-        difference=paired_difference([ours], [theirs], weights=[weights]),
+        difference=_difference(ours, theirs, weights),
         won=sum(second["score"] > first["score"] for first, second in pairs),
         lost=sum(second["score"] < first["score"] for first, second in pairs),
         prompts=len(pairs),
     )
+
+
+def _difference(ours: list[float], theirs: list[float], weights: list[float]) -> Difference:
+    """Newcombe's interval for hits that weigh the same, a bootstrap over prompts for other scores."""
+    found = paired_difference([ours], [theirs], weights=[weights])
+    if {*ours, *theirs} - {0, 1} or len(set(weights)) > 1:
+        return found
+    counts = Counter(zip(ours, theirs, strict=True))
+    low, high = paired_interval(counts[1, 1], counts[1, 0], counts[0, 1], counts[0, 0])
+    return replace(found, low=low, high=high)
 
 
 def retention(base: ModelResults, other: ModelResults, task: str) -> Retention | None:

@@ -35,7 +35,9 @@ class Standing:
 
     @property
     def effective(self) -> str:
-        """As a cell of a table: a length, or that there is none."""
+        """As a cell of a table: a length, or why there is none."""
+        if self.missing_tasks:
+            return f"- ({FAMILY_SIZES['ruler'] - self.missing_tasks} of {FAMILY_SIZES['ruler']} tasks)"
         if self.effective_length is None:
             return f"below {format_length(min(self.by_length))}"
         below = [
