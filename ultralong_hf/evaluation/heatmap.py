@@ -150,6 +150,8 @@ def heatmap_figure(panels: Sequence[tuple[str, Cells]]) -> go.Figure:
             type="category",
             autorange="reversed",
             showgrid=False,
+            # narrow pages have no room for both
+            showticklabels=column == 1 or grid.depths != grids[0].depths,
             row=1,
             col=column,
         )
