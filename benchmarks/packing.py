@@ -31,6 +31,7 @@ from typing import Any
 
 from packing_contestants import CONTESTANTS, CORES
 
+PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 SHORT, LONG = 128 * 1024, 4 * 1024**2
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -121,9 +122,9 @@ def report(found: dict[str, list[dict[str, Any]]]) -> None:
 
 def installed_texts() -> Iterator[str]:
     """The sources that this Python has, in the order of their paths."""
-    paths = sysconfig.get_paths()
-    yield from _folder_texts(Path(paths["purelib"]), {".py", ".pyi", ".h", ".md", ".rst", ".txt"})
-    yield from _folder_texts(Path(paths["stdlib"]), {".py"}, without="site-packages")
+    for folder in dict.fromkeys(path for path in sys.path if Path(path).name in PACKAGE_FOLDERS):
+        yield from _folder_texts(Path(folder), {".py", ".pyi", ".h", ".md", ".rst", ".txt"})
+    yield from _folder_texts(Path(sysconfig.get_paths()["stdlib"]), {".py"}, without="site-packages")
 
 
 def read_texts(paths: Iterable[Path]) -> Iterator[str]:
