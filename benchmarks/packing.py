@@ -54,7 +54,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="less text, each contestant once")
     parser.add_argument("--text", nargs="+", type=Path, help="JSON lines, text files, or folders of these")
-    parser.add_argument("--megabytes", type=float, help="of text at most (default: 360, quick: 240)")
+    parser.add_argument("--megabytes", type=float, help="of text at most (default: 360, quick: 160)")
     parser.add_argument("--tokenizer", type=Path, help="a folder with a tokenizer.json")
     parser.add_argument("--work", type=Path, help="a folder for what is made (default: a temporary one)")
     parser.add_argument("--repeats", type=int, help="of the two fast contestants (default: 3, quick: 1)")
@@ -65,7 +65,7 @@ def main() -> None:
 
 def run(args: argparse.Namespace, work: Path) -> dict[str, list[dict[str, Any]]]:
     """All measurements, by contestant."""
-    megabytes = args.megabytes or (240 if args.quick else 360)
+    megabytes = args.megabytes or (160 if args.quick else 360)
     whole, half, part = (work / name for name in ("all.jsonl", "half.jsonl", "part.jsonl"))
     texts = read_texts(args.text) if args.text else installed_texts()
     sizes = [(whole, megabytes), (half, megabytes / 2), (part, 6 if args.quick else megabytes)]
