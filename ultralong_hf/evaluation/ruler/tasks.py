@@ -38,6 +38,8 @@ DEFAULT_SAMPLES = 100
 """A cell, as in NVIDIA's present pipeline (NVIDIA-NeMo/Skills); the paper took 500."""
 _CERTAIN_LENGTH = 32_768
 """Tokens that are enough for a prompt of any task."""
+_ESSAY_TOKENS = 131_072
+"""Read where no lengths are told; longer prompts begin with them again."""
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Workshop:
 
     @cached_property
     def essays(self) -> Essays:
-        return open_essays(self.context, self.encoder, max(self.context.lengths, default=0))
+        return open_essays(self.context, self.encoder, max(self.context.lengths, default=_ESSAY_TOKENS))
 
     def maker(self, name: str) -> PromptMaker:
         if name not in self._makers:
