@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SEEDS ?= 1
 
-.PHONY: quickstart test test-slow style format clean
+.PHONY: quickstart test test-slow ablations reach style format clean
 
 quickstart: $(VENV)/.base
 	$(BIN)/ultralong lab quickstart --seeds $(SEEDS)
@@ -14,6 +14,14 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# The paper's three studies, five seeds: about 20 minutes on 2 quiet cores. A stopped run goes on.
+ablations: $(VENV)/.base
+	$(BIN)/ultralong ablate --seeds 5 --output outputs/ablations
+
+# How far one step goes, up to 128 times the base's window: about two hours on 2 cores.
+reach: $(VENV)/.base
+	$(BIN)/ultralong ablate reach --seeds 1 --output outputs/reach
 
 style: $(VENV)/.test
 	$(BIN)/ruff check .

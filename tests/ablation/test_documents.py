@@ -69,3 +69,10 @@ def test_the_pool_holds_short_and_long_documents():
     bins = Counter("short" if n < 128 else "middle" if n < 1024 else "long" for n in lengths)
     assert min(bins.values()) >= 3
     assert len(bins) == 3
+
+
+def test_sparse_rows_hold_fewer_facts():
+    options = {"target_length": 8192, "rows": 2, "seed": 0}
+    dense = "".join(row_documents(shipped_tokenizer(), **options))
+    sparse = "".join(row_documents(shipped_tokenizer(), characters_a_fact=2000, **options))
+    assert dense.count("What is the ") > 4 * sparse.count("What is the ") > 0

@@ -75,6 +75,28 @@ def test_the_lab_trains_equally_too():
     assert set(tokens.values()) == {36 * 4096}
 
 
+def test_reach_stretches_further_with_the_recipes_headroom_and_changes_one_thing_a_time():
+    [study] = plan_ablation("reach", output_dir="out", seeds=1).studies
+    stages = {arm.key: arm.stages[0] for arm in study.arms}
+    lengths = {key: stage["data.target_length"] for key, stage in stages.items()}
+    assert [lengths[f"reach-{factor}"] for factor in (16, 32, 64, 128)] == [4096, 8192, 16384, 32768]
+    assert {stage["rope.scale"] / stage["data.target_length"] for stage in stages.values()} == {2 / 256}
+    plain = stages["reach-32"]
+    changed = {
+        key: dict(stages[key].items() - plain.items()) for key in stages if key.startswith("reach-32-")
+    }
+    assert changed == {
+        "reach-32-steps-2x": {"cpt.max_steps": 72},
+        "reach-32-steps-4x": {"cpt.max_steps": 144},
+        "reach-32-half-rate": {"cpt.learning_rate": 1e-3},
+        "reach-32-sparse": {},
+    }
+    assert {arm.key for arm in study.arms if arm.documents == "sparse"} == {
+        "reach-32-sparse",
+        "reach-128-careless",
+    }
+
+
 def test_seeds_are_interleaved_so_that_a_stopped_run_has_compared_something(recipe_file, tmp_path):
     names = [trial.name for trial in plan(recipe_file, tmp_path, seeds=2).trials]
     assert names == ["base, seed 0", "two-steps, seed 0", "base, seed 1", "two-steps, seed 1"]

@@ -33,7 +33,7 @@ class Arm:
     trained: bool = True
     """False: only the first stage's RoPE is applied."""
     documents: str = "rows"
-    """The lab's documents: "rows", planned for each row, or "pool", of all lengths."""
+    """The lab's documents: "rows", planned for each row; "sparse", with few facts; "pool", of all lengths."""
 
 
 @dataclass(frozen=True)
@@ -213,15 +213,28 @@ def reach_study(setting: Setting) -> Study:
     """How far one step goes: each factor with the headroom in scale that the recipe has."""
     recipe, original = setting.recipe, setting.original_length
     headroom = (recipe.rope.scale or recipe.window / original) * original / recipe.window
-    arms = tuple(
-        Arm(
-            f"reach-{factor}",
-            f"{factor} x: {format_length(original * factor)}",
-            ({"data.target_length": original * factor, "rope.scale": factor * headroom},),
-        )
-        for factor in REACH_FACTORS
+
+    def arm(factor: int, key: str = "", title: str = "", documents: str = "rows", **changes: Any) -> Arm:
+        stage = {"data.target_length": original * factor, "rope.scale": factor * headroom}
+        stage |= {name.replace("__", "."): value for name, value in changes.items()}
+        name = f"{factor} x: {format_length(original * factor)}" + (f", {title}" if title else "")
+        return Arm(f"reach-{factor}{key}", name, (stage,), documents=documents)
+
+    arms = [arm(factor) for factor in REACH_FACTORS]
+    rate = recipe.cpt.get("learning_rate")
+    arms += [
+        arm(32, f"-steps-{times}x", f"{times} x the steps", cpt__max_steps=times * setting.steps)
+        for times in (2, 4)
+    ]
+    if rate is not None:
+        half = {"cpt__learning_rate": rate / 2}
+        arms.append(arm(32, "-half-rate", "half the rate", **half))
+        if setting.is_lab:
+            arms.append(arm(32, "-sparse", "few labels", "sparse"))
+            arms.append(arm(128, "-careless", "half the rate, few labels", "sparse", **half))
+    return Study(
+        "reach", "How far does one step go, and what does that hang on?", arms[0], tuple(arms), paired=False
     )
-    return Study("reach", "How far does one step go?", arms[0], arms, paired=False)
 
 
 STUDIES: dict[str, Callable[[Setting], Study]] = {

@@ -140,7 +140,7 @@ def _make_documents(trial: Trial, recipe: Recipe) -> None:
     path = Path(recipe.data.sources[0].path)
     if path.is_file():
         return
-    from ultralong_hf.ablation.documents import pool_documents, row_documents
+    from ultralong_hf.ablation.documents import SPARSE_CHARACTERS_A_FACT, pool_documents, row_documents
     from ultralong_hf.lab.corpus import shipped_tokenizer
 
     kind, size = path.stem.split("-")[:2]
@@ -149,7 +149,8 @@ def _make_documents(trial: Trial, recipe: Recipe) -> None:
     if kind == "pool":
         documents = pool_documents(2 * length * rows, trial.seed)
     else:
-        documents = row_documents(shipped_tokenizer(), length, rows, trial.seed)
+        density = {"characters_a_fact": SPARSE_CHARACTERS_A_FACT} if kind == "sparse" else {}
+        documents = row_documents(shipped_tokenizer(), length, rows, trial.seed, **density)
     write_lines(path, ({"text": text} for text in documents))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ultralong_hf.errors import MachineError
-from ultralong_hf.lab.facts import PLACES, draw_facts
+from ultralong_hf.lab.facts import MOST_FACTS, draw_facts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -78,15 +78,17 @@ def training_documents(target_length: int, seed: int) -> Iterator[str]:
         tokens += len(tokenizer.encode(text, add_special_tokens=False)) + SEPARATOR_TOKENS
 
 
-def fact_document(rng: random.Random, filler: Filler, characters: int) -> str:
-    """Real lines with a fact every CHARACTERS_A_FACT or so, each asked for, or just said again, after it.
+def fact_document(
+    rng: random.Random, filler: Filler, characters: int, *, characters_a_fact: int = CHARACTERS_A_FACT
+) -> str:
+    """Real lines with a fact every `characters_a_fact` or so, each asked for, or just said again, after it.
 
     "...The access code of the upper harbour is 40713. ... What is the access code of the upper harbour? The
     access code of the upper harbour is 40713. ..."
 
     In two documents of three the facts stand near the start and the questions near the end.
     """
-    facts = draw_facts(rng, min(len(PLACES), max(1, characters // CHARACTERS_A_FACT)))
+    facts = draw_facts(rng, min(MOST_FACTS, max(1, characters // characters_a_fact)))
     early = rng.choice((0.3, 0.6, 1.0))
     placed: list[tuple[float, str]] = []
     for fact in facts:

@@ -31,6 +31,7 @@ PLACES = tuple(
     vineyard warehouse wharf winery workshop zoo
     """.split()
 )
+MOST_FACTS = len(QUALITIES) * len(PLACES)
 VALUE_DIGITS = 5
 
 
@@ -57,18 +58,25 @@ class Fact:
 
 
 def draw_facts(rng: random.Random, count: int) -> list[Fact]:
-    """`count` facts about different places; at most len(PLACES) of them.
+    """`count` facts about different places; at most MOST_FACTS of them.
+
+    Up to len(PLACES) no two have the place's noun in common; of more, only quality and noun together differ.
 
     >>> len({fact.place.split()[1] for fact in draw_facts(random.Random(0), 50)})
     50
+    >>> len({fact.place for fact in draw_facts(random.Random(0), 500)})
+    500
     """
+    pairs: list[tuple[str | None, str]] = [(None, place) for place in PLACES]
+    if count > len(PLACES):
+        pairs = [(quality, place) for quality in QUALITIES for place in PLACES]
     return [
         Fact(
             kind=rng.choice(KINDS),
-            place=f"{rng.choice(QUALITIES)} {place}",
+            place=f"{quality or rng.choice(QUALITIES)} {place}",
             value=str(rng.randrange(10 ** (VALUE_DIGITS - 1), 10**VALUE_DIGITS)),
         )
-        for place in rng.sample(PLACES, count)
+        for quality, place in rng.sample(pairs, count)
     ]
 
 
