@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+# The first option is right once, the second three times, the third twice: whichever a small model always
+# takes, the score tells which.
 CHOICE_ROWS = [
-    {
-        "question": f"The harbour office keeps {number}.",
-        "choices": [" walk", " name", " code"],
-        "answer": number % 3,
-    }
-    for number in range(6)
+    {"question": f"The harbour office keeps {n}.", "choices": [" walk", " name", " code"], "answer": answer}
+    for n, answer in enumerate((0, 1, 2, 1, 1, 2))
 ]
 WORD_ROWS = [{"question": f"def walk({letter}):", "answer": "x"} for letter in "abcd"]
 

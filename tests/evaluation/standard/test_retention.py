@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import statistics
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -90,7 +92,31 @@ def test_a_baseline_model_is_measured_in_the_same_run(model, tokenizer, task_fol
     assert found["retention"]["stderr"] == pytest.approx(found["stderr"] / found["value"] * 2**0.5)
     assert found["baseline"]["value"] == found["value"]
     assert read_entries(tmp_path) == [found]
-    assert [one["task"] for one in read_entries(tmp_path / "baseline")] == ["tiny_choice"]
+    [folder] = tmp_path.glob("baseline-*")
+    assert [one["task"] for one in read_entries(folder)] == ["tiny_choice"]
+
+
+def test_another_baseline_in_the_same_folder_is_measured_anew(model, tokenizer, task_folder, tmp_path):
+    import torch
+    from evaluation_models import make_model
+
+    other = make_model()
+    with torch.no_grad():
+        other.lm_head.weight.neg_()
+    options = {"include_path": task_folder, "output_dir": tmp_path, "progress": False}
+    found = [
+        evaluate((model, tokenizer), "standard/tiny_choice", baseline=baseline, **options).standard[0]
+        for baseline in ((model, tokenizer), (other, tokenizer), None)
+    ]
+    assert found[0]["retention"]["value"] == 1.0
+    assert "retention" not in found[2]
+    answers = []
+    for folder in tmp_path.glob("baseline-*"):
+        with closing(sqlite3.connect(folder / "standard_answers.sqlite")) as database:
+            answers.append(dict(database.execute("select key, value from unnamed")))
+    first, second = answers
+    assert first.keys() == second.keys()
+    assert all(first[request] != second[request] for request in first)
 
 
 def test_a_finished_run_is_the_baseline_too(model, tokenizer, task_folder, tmp_path):

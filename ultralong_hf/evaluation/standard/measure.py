@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ultralong_hf.errors import EvaluationError
-from ultralong_hf.evaluation.ledger import write_json
+from ultralong_hf.evaluation.ledger import settings_digest, write_json
 from ultralong_hf.evaluation.standard.answers import kept_answers
 from ultralong_hf.evaluation.standard.baseline import Baseline
 from ultralong_hf.evaluation.standard.harness import TaskCall, find_task, harness_version, run_task
@@ -72,7 +72,7 @@ class StandardMeasure:
         stored = read_entries(folder) if folder is not None else []
         for entry in stored:
             if entry["task"] == self._title and entry["settings"] == self._settings():
-                return entry
+                return {name: entry[name] for name in entry if name not in ("baseline", "retention")}
         batch_size = standard_batch_size(engine)
         tokenizer = getattr(engine, "tokenizer", None) or self._context.tokenizer
         lm = harness_model(engine, tokenizer, batch_size, chat_template=self._call.chat_template)
@@ -88,7 +88,10 @@ class StandardMeasure:
         if baseline.run is not None:
             original = read_entries(baseline.run)
         else:
-            original = [self._entry(baseline.engine, folder / "baseline" if folder is not None else None)]
+            # Named by the model, so that another baseline is measured anew.
+            digest = settings_digest(baseline.engine.identity())[:8]
+            place = folder / f"baseline-{digest}" if folder is not None else None
+            original = [self._entry(baseline.engine, place)]
         [found] = retention([entry], original)
         theirs = next(other for other in original if other["task"] == entry["task"])
         entry["baseline"] = {
