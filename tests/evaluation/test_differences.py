@@ -1,5 +1,6 @@
 """Paired bootstrap: exact where it must be, and of the right coverage where it is random."""
 
+import math
 from statistics import NormalDist
 
 import numpy as np
@@ -46,6 +47,12 @@ def test_tails_are_those_of_the_t_interval():
     assert expanded_tail(11) == pytest.approx(NormalDist().cdf(-2.228 * (11 / 10) ** 0.5), rel=1e-6)
     assert expanded_tail(12) == pytest.approx(NormalDist().cdf(-2.201 * (12 / 11) ** 0.5), rel=0.02)
     assert expanded_tail(100_000) == pytest.approx(0.025, rel=1e-3)
+
+
+def test_one_number_of_one_seed_has_no_bounds():
+    found = paired_difference([[0.7]], [[0.5]])
+    assert (found.value, found.low, found.high) == (pytest.approx(0.2), -math.inf, math.inf)
+    assert not found.is_clear
 
 
 def test_mean_interval_is_the_difference_from_zero():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -72,7 +73,14 @@ class Comparison:
             "by_seed": self.by_seed,
         }
         values["difference"] = asdict(self.difference) if self.difference else None
-        return values
+        return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: bounds that are not known are null."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def metrics_of(result: Result, present_window: int) -> list[Metric]:

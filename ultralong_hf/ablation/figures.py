@@ -140,30 +140,26 @@ def _draw_losses(axis: Any, report: AblationReport, arms: Sequence[Arm]) -> None
 def _draw_forest(axis: Any, outcome: StudyOutcome) -> None:
     """Differences in the scores' headlines, in points; an interval that leaves zero out is filled."""
     metrics = [metric for metric in outcome.headlines if metric.task != "loss"]
-    rows: list[str] = []
+    labels: list[tuple[float, str]] = []
     place = 0.0
     for arm, colour, _ in _styles(outcome.study.all_arms)[1:]:
+        labels.append((place, f"{arm.title}:"))
         for metric in metrics:
             found = outcome.find(arm.key, metric.name)
             if found is None or found.difference is None:
                 continue
             d = found.difference
+            place -= 1
             axis.plot([100 * d.low, 100 * d.high], [place, place], color=colour, linewidth=2)
             face = colour if d.is_clear else "white"
-            axis.plot(100 * d.value, place, "o", color=colour, markerfacecolor=face, markersize=6)
-            rows.append(f"{metric.name}  ({d.above}:{d.below})")
-            place -= 1
-        place -= 0.6
-        rows.append("")
+            axis.plot(100 * d.value, place, "o", color=colour, markerfacecolor=face, markersize=5.5)
+            labels.append((place, f"{metric.name} ({d.above}:{d.below})"))
+        place -= 1.3
+    axis.set_ylim(place + 0.7, 0.8)
     axis.axvline(0, color="#333333", linewidth=1)
-    positions, at = [], 0.0
-    for row in rows:
-        if row:
-            positions.append(at)
-            at -= 1
-        else:
-            at -= 0.6
-    axis.set_yticks(positions, [row for row in rows if row], fontsize=7)
+    axis.set_yticks([at for at, _ in labels], [text for _, text in labels], fontsize=7)
+    for tick, (_, text) in zip(axis.get_yticklabels(), labels, strict=True):
+        tick.set_fontweight("bold" if text.endswith(":") else "normal")
     _finish(axis, "points above the base (seeds above:below)", "")
 
 
@@ -171,7 +167,7 @@ def _finish(axis: Any, x: str, y: str) -> None:
     axis.set_xlabel(x, fontsize=9)
     axis.set_ylabel(y, fontsize=9)
     axis.tick_params(labelsize=8)
-    axis.tick_params(axis="y", labelsize=7.5)
+    axis.tick_params(axis="y", labelsize=7)
     axis.grid(color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
     for side in ("top", "right"):

@@ -6,6 +6,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ultralong_hf.ablation.comparing import Metric
 from ultralong_hf.ablation.figures import COLOURS, curve_of, tasks_of
 from ultralong_hf.ablation.report import (
     PAPER_NOTE,
@@ -13,9 +14,11 @@ from ultralong_hf.ablation.report import (
     AblationReport,
     StudyOutcome,
     has_published,
-    table_of,
+    interval,
+    number,
 )
 from ultralong_hf.evaluation.pages import Preformatted, Section, Table, write_html_report
+from ultralong_hf.evaluation.published import ABLATIONS
 from ultralong_hf.lengths import format_length
 
 if TYPE_CHECKING:
@@ -28,17 +31,52 @@ def write_page(report: AblationReport, path: Path) -> Path:
     for outcome in report.outcomes:
         arm = outcome.study.all_arms[0]
         blocks: list[Any] = [curves_figure(report, outcome, task) for task in tasks_of(report, arm)]
-        blocks.append(Table(*table_of(outcome, outcome.headlines), caption="The headlines"))
-        rest = [metric for metric in outcome.metrics if not metric.is_headline]
-        if rest:
-            blocks.append(Table(*table_of(outcome, rest), caption="The lengths between"))
+        blocks += [metric_table(outcome, metric) for metric in outcome.headlines]
+        blocks += [metric_table(outcome, metric) for metric in outcome.metrics if not metric.is_headline]
         if has_published(outcome.study):
-            blocks.append(PAPER_NOTE)
+            blocks += [published_table(outcome), PAPER_NOTE]
         sections.append((f"{outcome.study.name}: {outcome.study.question}", blocks))
     arms = {arm.key: arm for outcome in report.outcomes for arm in outcome.study.all_arms}
     changes = "\n".join(f"{key}: {list(map(dict, arm.stages))}" for key, arm in arms.items())
     sections.append(("What each arm changes of the recipe", [Preformatted(changes)]))
     return write_html_report(path, f"Ablations of {report.recipe}", sections)
+
+
+def metric_table(outcome: StudyOutcome, metric: Metric) -> Table:
+    """One metric: a row an arm."""
+    rows = []
+    for arm in outcome.study.all_arms:
+        found = outcome.find(arm.key, metric.name)
+        if found is None:
+            continue
+        row = [arm.title, number(metric, found.mean.value)]
+        if (d := found.difference) is not None:
+            row += [number(metric, d.value, signed=True), interval(metric, d), f"{d.above} : {d.below}"]
+        else:
+            row += ["", "", ""]
+        rows.append((*row, " / ".join(number(metric, value) for value in found.by_seed)))
+    columns = ("arm", "mean", "difference", "95 % interval", "seeds above : below", "by seed")
+    unit = "nats a token, lower is better" if metric.task == "loss" else "percent"
+    return Table(columns, rows, caption=f"{metric.name}: {unit}")
+
+
+def published_table(outcome: StudyOutcome) -> Table:
+    """The paper's figures of the same arms."""
+    rows = [
+        (
+            arm.title,
+            f"{known.ruler:.2f}",
+            "-" if known.infinitebench is None else f"{known.infinitebench:.2f}",
+            known.remark,
+        )
+        for arm in outcome.study.all_arms
+        if (known := ABLATIONS.get(arm.key)) is not None
+    ]
+    return Table(
+        ("arm", "RULER up to 1M", "InfiniteBench", ""),
+        rows,
+        caption="The paper's own figures: published, not ours",
+    )
 
 
 def curves_figure(report: AblationReport, outcome: StudyOutcome, task: str) -> go.Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from ultralong_hf.ablation.arms import Setting, Study
 from ultralong_hf.ablation.comparing import Comparison, Metric, Results, compare, metrics_of
+from ultralong_hf.evaluation.differences import Difference
 from ultralong_hf.evaluation.ledger import write_json
 from ultralong_hf.evaluation.published import ABLATIONS, SOURCE
 
@@ -18,7 +20,8 @@ REPORT = "report.json"
 READING = (
     "Every arm trains on equally many tokens and updates, with a seed's rows in the same order. After its "
     "mean comes the difference, arm minus base, prompt by prompt; in brackets its 95 % bootstrap interval "
-    "over seeds and prompts; then on how many seeds the arm lies above and below the base."
+    "over seeds and prompts; then on how many seeds the arm lies above and below the base. Recall and other "
+    "scores are in percent, losses in nats a token."
 )
 PAPER_NOTE = (
     f"The paper's columns ({SOURCE}, second-hand, at 1M tokens on an 8B model, probably before SFT) are "
@@ -146,7 +149,7 @@ def table_of(outcome: StudyOutcome, metrics: Sequence[Metric]) -> tuple[list[str
         columns += ["paper: RULER <1M", "paper: InfiniteBench"]
     rows = []
     for arm in outcome.study.all_arms:
-        cells = [arm.title, *(_cell(outcome.find(arm.key, metric.name)) for metric in metrics)]
+        cells = [arm.title, *(_cell(metric, outcome.find(arm.key, metric.name)) for metric in metrics)]
         if published:
             cells += [_optional(figure) for figure in _published(arm.key) or (None, None)]
         rows.append(cells)
@@ -167,12 +170,26 @@ def _optional(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _cell(comparison: Comparison | None) -> str:
+def number(metric: Metric, value: float, *, signed: bool = False) -> str:
+    """Scores in percent, losses in nats; `signed` for differences."""
+    sign = "+" if signed else ""
+    return f"{value:{sign}.3f}" if metric.task == "loss" else f"{100 * value:{sign}.1f}"
+
+
+def interval(metric: Metric, difference: Difference) -> str:
+    """ "[-1.2, +3.4]"; a dash where one number of one seed has none."""
+    if math.isinf(difference.low):
+        return "-"
+    bounds = (number(metric, bound, signed=True) for bound in (difference.low, difference.high))
+    return f"[{', '.join(bounds)}]"
+
+
+def _cell(metric: Metric, comparison: Comparison | None) -> str:
     if comparison is None:
         return "-"
-    text = f"{comparison.mean.value:.3f}"
+    text = number(metric, comparison.mean.value)
     if (d := comparison.difference) is not None:
-        text += f"; {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}] {d.above}:{d.below}"
+        text += f"; {number(metric, d.value, signed=True)} {interval(metric, d)} {d.above}:{d.below}"
     return text
 
 

@@ -48,8 +48,8 @@ def paired_difference(
 
     The interval is a percentile bootstrap of two levels: seeds are drawn with replacement, then units within
     each. Of few seeds plain percentiles are too narrow, so the tails are those of `expanded_tail`. With one
-    seed only units vary, and the interval says nothing about other seeds. Raises ValueError for shapes that
-    differ.
+    seed only units vary, and the interval says nothing about other seeds; with one unit of one seed the bounds
+    are infinite. Raises ValueError for shapes that differ.
     """
     if len(arm) != len(base) or not arm or any(len(a) != len(b) for a, b in zip(arm, base, strict=True)):
         raise ValueError("arm and base must hold the same seeds and units, and at least one.")
@@ -59,6 +59,9 @@ def paired_difference(
         for a, b, w in zip(arm, base, weights, strict=True)
     ]
     means = np.array([np.average(difference, weights=weight) for difference, weight in by_seed])
+    if len(by_seed) == 1 and len(by_seed[0][0]) == 1:
+        value = float(means[0])
+        return Difference(value, -math.inf, math.inf, int(value > 0), int(value < 0))
     rng = np.random.default_rng(seed)
     drawn = np.empty((resamples, len(by_seed)))
     for number, (difference, weight) in enumerate(by_seed):
