@@ -93,8 +93,8 @@ def _draw_curves(axis: Any, report: AblationReport, arms: Sequence[Arm], task: s
         # side by side, so that bars of one length do not hide each other
         shifted = [length * 1.03 ** (number - len(arms) / 2) for length in lengths]
         values = [100 * mean.value for _, mean in points]
-        below = [100 * max(0.0, mean.value - mean.low) for _, mean in points]
-        above = [100 * max(0.0, mean.high - mean.value) for _, mean in points]
+        below = [100 * mean.reach[0] for _, mean in points]
+        above = [100 * mean.reach[1] for _, mean in points]
         axis.errorbar(
             shifted,
             values,
@@ -150,7 +150,8 @@ def _draw_forest(axis: Any, outcome: StudyOutcome) -> None:
                 continue
             d = found.difference
             place -= 1
-            axis.plot([100 * d.low, 100 * d.high], [place, place], color=colour, linewidth=2)
+            ends = [100 * (d.value - d.reach[0]), 100 * (d.value + d.reach[1])]
+            axis.plot(ends, [place, place], color=colour, linewidth=2)
             face = colour if d.is_clear else "white"
             axis.plot(100 * d.value, place, "o", color=colour, markerfacecolor=face, markersize=5.5)
             labels.append((place, f"{metric.name} ({d.above}:{d.below})"))

@@ -93,8 +93,8 @@ def curves_figure(report: AblationReport, outcome: StudyOutcome, task: str) -> g
                 error_y={
                     "type": "data",
                     "symmetric": False,
-                    "array": [100 * max(0.0, mean.high - mean.value) for _, mean in points],
-                    "arrayminus": [100 * max(0.0, mean.value - mean.low) for _, mean in points],
+                    "array": [100 * mean.reach[1] for _, mean in points],
+                    "arrayminus": [100 * mean.reach[0] for _, mean in points],
                     "thickness": 1.2,
                 },
                 customdata=[f"{100 * mean.low:.1f} to {100 * mean.high:.1f}" for _, mean in points],

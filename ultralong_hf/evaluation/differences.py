@@ -31,6 +31,13 @@ class Difference:
     below: int
 
     @property
+    def reach(self) -> tuple[float, float]:
+        """How far the interval goes down and up from the value, for error bars; 0 where it has no bounds."""
+        if math.isinf(self.low):
+            return 0.0, 0.0
+        return max(0.0, self.value - self.low), max(0.0, self.high - self.value)
+
+    @property
     def is_clear(self) -> bool:
         """Whether the interval leaves zero out."""
         return self.low > 0 or self.high < 0
@@ -48,7 +55,7 @@ def paired_difference(
 
     The interval is a percentile bootstrap of two levels: seeds are drawn with replacement, then units within
     each. Of few seeds plain percentiles are too narrow, so the tails are those of `expanded_tail`. With one
-    seed only units vary, and the interval says nothing about other seeds; with one unit of one seed the bounds
+    seed only units vary, and the interval says nothing about other seeds; of one unit of one seed the bounds
     are infinite. Raises ValueError for shapes that differ.
     """
     if len(arm) != len(base) or not arm or any(len(a) != len(b) for a, b in zip(arm, base, strict=True)):
