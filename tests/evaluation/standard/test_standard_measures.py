@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_kept_answers_are_json_not_pickles(model, tokenizer, task_folder, tmp_pa
     import sqlite3
 
     run((model, tokenizer), "standard/tiny_choice", task_folder, output_dir=tmp_path)
-    with sqlite3.connect(tmp_path / "standard_answers.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "standard_answers.sqlite")) as database:
         values = [value for (value,) in database.execute("select value from unnamed")]
     assert len(values) == 18
     assert all(isinstance(json.loads(value), list) for value in values)

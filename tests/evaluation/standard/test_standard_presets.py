@@ -62,6 +62,13 @@ def test_own_task_files_are_looked_at_first(task_folder):
     assert [leaf["task"] for leaf in leaf_configs(manager, "tiny_tag")] == ["tiny_first", "tiny_second"]
 
 
+@pytest.mark.parametrize("task", ["arc_easy", "hellaswag", "truthfulqa_mc2"])
+def test_other_tasks_are_found_without_reading_them_all(task):
+    manager = find_task(TaskCall(task))
+    assert [leaf["task"] for leaf in leaf_configs(manager, task)] == [task]
+    assert len(manager.all_tasks) < 1_000
+
+
 def test_any_task_may_be_named_and_the_presets_are_listed():
     assert "arc_easy" in SELECTORS
     assert list(SELECTORS) == ["mmlu", "mmlu_pro", "math", "gsm8k", "humaneval"]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ultralong_hf.errors import EvaluationError, MachineError, UltraLongError
+from ultralong_hf.errors import EvaluationError, MachineError
+from ultralong_hf.evaluation.standard.guards import code_switch, no_environment_report, our_errors, quiet
 from ultralong_hf.evaluation.tasks import nearest
-
-_CODE_SWITCH = "HF_ALLOW_CODE_EVAL"
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def run_task(call: TaskCall, manager: Any, lm: Any, batch_size: int) -> Mapping[
     """lm-eval's results of the task, with "notes". Raises EvaluationError, MachineError."""
     from lm_eval import simple_evaluate
 
-    with quiet() as told, _code_switch(call.allow_code_execution), _no_environment_report():
+    with quiet() as told, code_switch(call.allow_code_execution), no_environment_report():
         loaded = _load(call, manager)
         with our_errors(f"standard/{call.task} ended"):
             results = simple_evaluate(
@@ -161,20 +157,37 @@ def _from_copies(leaves: Sequence[Mapping[str, Any]], copies: Mapping[str, Path]
 
 
 def _manager(lm_eval_tasks: Any, call: TaskCall) -> Any:
-    """Own task files alone where they have the task, then the folders named, then everything."""
-    built_in = Path(lm_eval_tasks.__file__).parent
-    own = [call.include_path] if call.include_path else []
+    """One that knows the task with all its parts, of as few files as do: all 14,683 take half a minute."""
     if call.include_path and not call.include_path.is_dir():
         raise EvaluationError(
             f"{call.include_path} is no folder: --include-path holds task files of lm-eval."
         )
-    manager = None
-    for paths in (own, [*(built_in / folder for folder in call.folders), *own] if call.folders else []):
-        if paths:
-            manager = lm_eval_tasks.TaskManager(include_path=paths, include_defaults=False)
-            if call.task in manager.task_index:
+    built_in = Path(lm_eval_tasks.__file__).parent
+    own = [call.include_path] if call.include_path else []
+    named = [built_in / folder for folder in call.folders]
+    for folders in (own, named, _folders_of(call.task, built_in)):
+        if folders:
+            manager = lm_eval_tasks.TaskManager(include_path=folders, include_defaults=False)
+            # Of a group or tag, other folders may have more tasks: that would be another score.
+            if _knows(manager, call.task, anything=folders in (own, named)):
                 return manager
     return lm_eval_tasks.TaskManager(include_path=own or None)
+
+
+def _knows(manager: Any, task: str, *, anything: bool) -> bool:
+    """Whether it has the task with its parts; if not `anything`, of single tasks alone."""
+    try:
+        leaf_configs(manager, task)
+    except KeyError:
+        return False
+    return anything or manager.task_index[task].kind.name == "TASK"
+
+
+def _folders_of(task: str, built_in: Path) -> list[Path]:
+    """Folders of lm-eval with a file or the name of the task."""
+    names = (f"{task}.yaml", f"_{task}.yaml")
+    found = {Path(folder) for folder, _, files in os.walk(built_in) if any(name in files for name in names)}
+    return sorted(found | ({built_in / task} if (built_in / task).is_dir() else set()))
 
 
 def _import_harness() -> Any:
@@ -187,85 +200,6 @@ def _import_harness() -> Any:
             "Install it: pip install 'ultralong-hf[eval]'."
         ) from error
     return lm_eval.tasks
-
-
-@contextmanager
-def our_errors(what: str, advice: str = "") -> Iterator[None]:
-    """Errors of lm-eval and of what it calls, as one of ours with the first line of theirs."""
-    try:
-        yield
-    except (UltraLongError, KeyboardInterrupt):
-        raise
-    except ImportError as error:
-        raise MachineError(
-            f"{what}: {_first_line(error)} Install it: pip install 'ultralong-hf[eval]'."
-        ) from error
-    except Exception as error:  # lm-eval raises errors of six libraries, and bare ones
-        text = f"{what}: {type(error).__name__}: {_first_line(error)}"
-        if "code_eval" in text:
-            advice = (
-                "HumanEval's metric is a script that the library evaluate loads from the hub, or from a copy "
-                "here: `hf download evaluate-metric/code_eval --repo-type space --local-dir code_eval`."
-            )
-        elif not isinstance(error, OSError):  # data that are not there
-            advice = ""
-        raise EvaluationError(f"{text} {advice}".rstrip()) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or ["no more is told"]
-    line = lines[0].strip()
-    return line if line.endswith((".", "!", "?")) else f"{line}."
-
-
-@contextmanager
-def _no_environment_report() -> Iterator[None]:
-    """lm-eval asks git and pip about this machine after each run, which takes seconds and prints errors."""
-    from lm_eval import evaluator
-
-    unwanted = {"add_env_info": lambda results: None, "get_git_commit_hash": lambda: None}
-    before = {name: getattr(evaluator, name) for name in unwanted if hasattr(evaluator, name)}
-    for name in before:
-        setattr(evaluator, name, unwanted[name])
-    try:
-        yield
-    finally:
-        for name, function in before.items():
-            setattr(evaluator, name, function)
-
-
-@contextmanager
-def _code_switch(allowed: bool) -> Iterator[None]:
-    """The switch of the metric code_eval, on for the run alone."""
-    before = os.environ.get(_CODE_SWITCH)
-    if allowed:
-        os.environ[_CODE_SWITCH] = "1"
-    try:
-        yield
-    finally:
-        if allowed:
-            os.environ.pop(_CODE_SWITCH, None)
-            if before is not None:
-                os.environ[_CODE_SWITCH] = before
-
-
-@contextmanager
-def quiet() -> Iterator[list[str]]:
-    """Keeps lm-eval's warnings from the screen: hundreds on defaults, and a few that are told in notes."""
-    told: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("lm_eval")
-    propagates = logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield told
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagates
 
 
 def primary_metrics(names: Sequence[str]) -> list[str]:

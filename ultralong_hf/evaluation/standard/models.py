@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from ultralong_hf.errors import EvaluationError
-from ultralong_hf.evaluation.standard.harness import our_errors, quiet
+from ultralong_hf.evaluation.standard.guards import our_errors, quiet
 
 # What a standard task's prompt and answer are at most, about: MMLU-Pro with five examples.
 _PROMPT_TOKENS, _ANSWER_TOKENS = 4_096, 2_048
