@@ -1,5 +1,7 @@
 import random
+from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +9,8 @@ from evaluation_models import make_model
 from transformers import MistralConfig, MistralForCausalLM
 
 from ultralong_hf.errors import EvaluationError, ModelError
-from ultralong_hf.evaluation import engines as module
-from ultralong_hf.evaluation.engines import TransformersEngine, kv_bytes_per_token, prefill_chunk
+from ultralong_hf.evaluation.engines import TransformersEngine, kv_cache, local, memory
+from ultralong_hf.evaluation.engines.memory import kv_bytes_per_token, prefill_chunk
 
 
 def _prompts(count, length, seed=0):
@@ -68,7 +70,7 @@ def test_chunked_prefill_gives_the_logits_of_a_single_pass(model, tokenizer):
         expected = model(ids).logits[:, -1]
         for chunk in (17, 150):
             engine = TransformersEngine(model, tokenizer, prefill_chunk_size=chunk)
-            found = engine._read(ids, module.roomy_cache(model, 150, batch=2))
+            found = engine._read(ids.numpy(), kv_cache.roomy_cache(model, 150, rows=2), 0)
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -164,18 +166,18 @@ def test_auto_batches_fit_the_free_memory(model, tokenizer, monkeypatch):
     assert (
         kv_bytes_per_token(model) == 2 * 2 * 2 * 8 * 4
     )  # keys and values, layers, heads, head size, float32
-    monkeypatch.setattr(module, "free_bytes", lambda device: 10 * 256 * 1_000)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10 * 256 * 1_000)
     engine = TransformersEngine(model, tokenizer)
     assert engine.batch_size(990, 10) == 4
     assert engine.batch_size(100_000, 10) == 1
-    assert engine.batch_size(10, 10) == module.LARGEST_BATCH
+    assert engine.batch_size(10, 10) == local.LARGEST_BATCH
 
 
 def test_the_mask_of_a_chunk_stays_small():
     assert prefill_chunk(4_096, "sdpa") == 8_192
     assert prefill_chunk(1_048_576, "flash_attention_2") == 8_192
     for length in (131_072, 1_048_576, 4_194_304):
-        assert prefill_chunk(length, "sdpa") * length <= module.MASK_BYTES
+        assert prefill_chunk(length, "sdpa") * length <= memory.MASK_BYTES
     assert prefill_chunk(1_048_576, "sdpa") == 256
 
 
@@ -196,3 +198,90 @@ def test_refuses_what_is_no_model(tmp_path):
 def test_refuses_sizes_that_make_no_sense(model, tokenizer, options):
     with pytest.raises(EvaluationError, match=next(iter(options))):
         TransformersEngine(model, tokenizer, **options)
+
+
+def _grid(lengths=(40, 90, 150), depths=(0.0, 0.3, 0.9, 1.0)):
+    """Prompts that share one text up to a marker of their own."""
+    (text,) = _prompts(1, 200)
+    places = sorted(((n, d) for n in lengths for d in depths), key=lambda p: p[0] * p[1], reverse=True)
+    return [[*text[: int(n * d)], 5 + index, 6, *text[int(n * d) : n]] for index, (n, d) in enumerate(places)]
+
+
+@pytest.mark.parametrize("kv_cache", ["model", "offloaded"])
+@pytest.mark.parametrize("batch_size", [1, 3, 20])
+def test_shared_prefixes_give_the_answers_of_whole_prompts(model, tokenizer, batch_size, kv_cache):
+    prompts = _grid()
+    whole = TransformersEngine(model, tokenizer, batch_size=1, share_prefixes=False)
+    sharing = TransformersEngine(model, tokenizer, batch_size=batch_size, kv_cache=kv_cache)
+    parts = [sharing.generate(prompts[at : at + 3], 6) for at in range(0, len(prompts), 3)]
+    assert list(chain.from_iterable(parts)) == whole.generate(prompts, 6)
+    assert sharing.prefilled_tokens < 0.65 * whole.prefilled_tokens == 0.65 * sum(map(len, prompts))
+
+
+def test_logits_after_a_shared_prefix_are_those_of_the_whole_prompt(model, tokenizer):
+    first, second = _grid(lengths=(150,), depths=(0.9, 0.3))
+    engine = TransformersEngine(model, tokenizer)
+    with torch.inference_mode():
+        found, _, _ = engine._read_rows([np.asarray(first), np.asarray(second)], 4)
+        for row, prompt in enumerate((first, second)):
+            expected = model(torch.tensor([prompt])).logits[:, -1]
+            torch.testing.assert_close(found[row : row + 1], expected, atol=1e-4, rtol=1e-4)
+    assert engine.prefilled_tokens == len(first) + len(second) - 45
+
+
+def test_a_prompt_asked_again_is_read_from_its_last_token(model, tokenizer):
+    (prompt,) = _prompts(1, 50)
+    engine = TransformersEngine(model, tokenizer)
+    first = engine.generate([prompt], 8)
+    assert engine.generate([prompt], 8) == first
+    assert engine.prefilled_tokens == 51
+    engine.release()
+    assert engine.generate([prompt], 8) == first
+    assert engine.prefilled_tokens == 101
+
+
+def test_an_error_while_reading_leaves_no_wrong_prefix(model, tokenizer, monkeypatch):
+    engine = TransformersEngine(model, tokenizer, prefill_chunk_size=10)
+    prompts = _prompts(2, 60)
+    expected = TransformersEngine(model, tokenizer).generate(prompts, 5)
+    engine.generate(prompts[:1], 5)
+    step, calls = engine._next_logits, []
+
+    def failing(*args, **options):
+        calls.append(args)
+        if len(calls) == 3:
+            raise ValueError("stopped here")
+        return step(*args, **options)
+
+    monkeypatch.setattr(engine, "_next_logits", failing)
+    with pytest.raises(ValueError, match="stopped here"):
+        engine.generate(prompts[1:], 5)
+    assert engine.generate(prompts, 5) == expected
+
+
+def test_a_greater_prompt_gets_a_greater_cache(model, tokenizer):
+    short, long = _prompts(1, 30), _prompts(3, 200)
+    engine = TransformersEngine(model, tokenizer)
+    expected = [TransformersEngine(model, tokenizer).generate(prompts, 5) for prompts in (short, long)]
+    assert [engine.generate(prompts, 5) for prompts in (short, long)] == expected
+
+
+def test_a_cache_in_eight_bits_answers(model, tokenizer):
+    engine = TransformersEngine(model, tokenizer, kv_cache="fp8", prefill_chunk_size=40)
+    answers = engine.generate(_prompts(2, 100), 5)
+    assert [1 <= len(answer) <= 5 for answer in answers] == [True, True]
+    assert engine.identity()["kv_cache"] == "fp8"
+    assert engine.batch_size(10_000_000, 0) >= TransformersEngine(model, tokenizer).batch_size(10_000_000, 0)
+
+
+def test_a_cache_that_the_library_lacks_is_an_error(model, tokenizer):
+    with pytest.raises(EvaluationError, match="kv_cache='int4' cannot be had here"):
+        TransformersEngine(model, tokenizer, kv_cache="int4").generate(_prompts(1, 10), 2)
+    with pytest.raises(EvaluationError, match="'int3' is none of model, offloaded, fp8, int4"):
+        TransformersEngine(model, tokenizer, kv_cache="int3")
+
+
+def test_a_model_spread_by_accelerate_answers_alike(model, tokenizer, model_folder):
+    prompts = _prompts(3, 60)
+    spread = TransformersEngine.from_pretrained(model_folder, device="auto")
+    assert spread.generate(prompts, 6) == TransformersEngine(model, tokenizer).generate(prompts, 6)

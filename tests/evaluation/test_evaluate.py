@@ -8,6 +8,8 @@ import ultralong_hf
 from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation import evaluate
 from ultralong_hf.evaluation import running as module
+from ultralong_hf.evaluation.asking import prompt_text
+from ultralong_hf.evaluation.engines import TransformersEngine
 
 QUIET = {"progress": False}
 
@@ -63,7 +65,7 @@ def test_prompts_of_one_length_need_no_padding(tokenizer, documents):
 def test_every_prompt_is_kept_with_its_answer(tokenizer, documents, tmp_path):
     _run(Reader(tokenizer), tokenizer, documents, lengths=[300], output_dir=tmp_path)
     records = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
-    assert [(r["depth"], r["sample"]) for r in records] == [
+    assert sorted((r["depth"], r["sample"]) for r in records) == [
         (d, s) for d in (0.0, 50.0, 100.0) for s in range(4)
     ]
     for record in records:
@@ -154,6 +156,57 @@ def test_length_zero_and_clamped_lengths_are_noted(tokenizer, documents):
 def test_a_short_haystack_is_noted(tokenizer):
     report = _run(Reader(tokenizer), tokenizer, ["one line\n" * 20], lengths=[1024], samples=1)
     assert any("repeats in longer prompts" in note for note in report.notes)
+
+
+def test_a_second_run_of_the_same_model_asks_nothing(model, tokenizer, documents, tmp_path, monkeypatch):
+    options = {"lengths": [200, 300], "samples": 2, "haystack": documents, **QUIET, "cache": tmp_path}
+    first = evaluate((model, tokenizer), "needle", output_dir=tmp_path / "one", **options)
+    assert not any("from the cache" in note for note in first.notes)
+    asked = []
+    monkeypatch.setattr(TransformersEngine, "generate", lambda self, *prompts: asked.append(prompts))
+    second = evaluate((model, tokenizer), "needle", output_dir=tmp_path / "two", **options)
+    assert asked == []
+    assert second.cells == first.cells
+    assert "20 prompts were answered from the cache of earlier runs of the same model." in second.notes
+    one, two = ((tmp_path / name / "prompts.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two
+    with pytest.raises(TypeError):  # another model is asked: the answers that are no list
+        evaluate((make_model(seed=1), tokenizer), "needle", **options)
+    assert len(asked) == 1
+
+
+def test_more_samples_cost_the_new_ones_alone(model, tokenizer, documents, tmp_path):
+    options = {"lengths": [300], "haystack": documents, **QUIET, "cache": tmp_path}
+    evaluate((model, tokenizer), "needle", samples=2, **options)
+    more = evaluate((model, tokenizer), "needle", samples=3, **options)
+    assert "10 prompts were answered from the cache of earlier runs of the same model." in more.notes
+
+
+def test_other_engines_are_cached_where_a_folder_is_named(tokenizer, documents, tmp_path):
+    first, second = Reader(tokenizer), Reader(tokenizer)
+    for engine in (first, second):
+        _run(engine, tokenizer, documents, cache=tmp_path)
+    assert (len(first.asked), second.asked) == (24, [])
+    third = Reader(tokenizer)
+    _run(third, tokenizer, documents)
+    assert len(third.asked) == 24
+
+
+def test_a_prompt_that_begins_with_bos_twice_is_named(documents):
+    tokenizer = make_tokenizer(chat=True)
+    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    report = _run(Reader(tokenizer), tokenizer, documents, lengths=[300])
+    assert "needle: 12 of 12 prompts: double BOS: the prompt begins with '<|bos|>' twice" in report.notes
+
+
+def test_very_long_prompts_are_kept_by_their_ends(tokenizer):
+    ids = tokenizer("The grass is green. " * 3_000)["input_ids"]
+    kept = prompt_text(tokenizer, ids, limit=10_000)
+    assert len(ids) > 10_000
+    assert kept.startswith("The grass is green.")
+    assert kept.endswith("green. ")
+    assert f"[... {len(ids) - 2 * 2_048:,} tokens are not kept here ...]" in kept
+    assert prompt_text(tokenizer, ids, limit=len(ids)) == "The grass is green. " * 3_000
 
 
 def test_perplexity_is_measured_on_the_documents(model, tokenizer, documents, tmp_path):

@@ -36,6 +36,20 @@ def test_finds_the_nearest_break_round_the_ring(position, found):
     assert RING.nearest_break(position) == found
 
 
+@pytest.mark.parametrize(
+    ("position", "after", "before"),
+    [
+        (0, (0, 0), (0, 0)),
+        (4, (8, 2), (3, 1)),
+        (9, (10, 0), (8, 2)),
+        (-1, (0, 0), (-2, 2)),
+        (13, (13, 1), (13, 1)),
+    ],
+)
+def test_finds_the_breaks_around_a_position(position, after, before):
+    assert (RING.next_break(position), RING.previous_break(position)) == (after, before)
+
+
 def test_the_end_of_the_ring_is_a_break():
     ring = Haystack(np.arange(10, dtype=np.int32), np.array([0, 3]), np.array([0, 1]))
     assert ring.nearest_break(9) == (10, Break.LINE_START)

@@ -25,6 +25,14 @@ def test_goes_on_with_what_is_finished(tmp_path):
     assert [json.loads(line) for line in lines] == [_record(0), _record(1), _record(2)]
 
 
+def test_prompts_without_an_answer_are_asked_again(tmp_path):
+    failed = {**_record(1), "failure": "500: boom", "score": None}
+    Ledger(tmp_path, SETTINGS).append([_record(0), failed, _record(2)])
+    assert _samples(Ledger(tmp_path, SETTINGS)) == [0, 2]
+    lines = (tmp_path / "prompts.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [_record(0), _record(2)]
+
+
 def test_long_prompts_stay_on_disk_and_out_of_memory(tmp_path):
     on_disk, in_memory = Ledger(tmp_path, SETTINGS), Ledger(None, SETTINGS)
     for ledger in (on_disk, in_memory):

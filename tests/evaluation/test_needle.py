@@ -1,19 +1,25 @@
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from evaluation_models import make_tokenizer
 
 from ultralong_hf.errors import EvaluationError
+from ultralong_hf.evaluation.engines.prefixes import common_prefix
 from ultralong_hf.evaluation.haystack import Break, Haystack, build_haystack
 from ultralong_hf.evaluation.needle import (
     NEEDLE_TASKS,
     PASSKEY_FILLER,
     build_sample,
+    cut_text,
     even_lengths,
     is_found,
+    needle_tasks,
     paper_lengths,
+    passkey_tasks,
 )
+from ultralong_hf.evaluation.tasks import TaskContext
 
 NEEDLE, PASSKEY = NEEDLE_TASKS["needle"], NEEDLE_TASKS["passkey"]
 
@@ -130,6 +136,69 @@ def test_a_part_of_a_grid_has_the_prompts_of_the_whole(tokenizer, haystack):
     assert len(part) == 2
     assert part == {key: whole[key] for key in part}
     assert len(set(map(tuple, whole.values()))) == 12
+
+
+@pytest.mark.parametrize("task", [NEEDLE, PASSKEY])
+def test_one_sample_reads_one_text_at_every_length_and_depth(tokenizer, haystack, filler, task):
+    """What stands before the needle is the same: an engine computes it once."""
+    text = filler if task is PASSKEY else haystack
+
+    def built(length, depth, sample):
+        return build_sample(task, tokenizer, text, length=length, depth=depth, sample=sample)
+
+    longest = built(3_000, 100, 0)
+    for length in (600, 1_000, 3_000):
+        for depth in (20, 50, 80, 100):
+            prompt = built(length, depth, 0)
+            # The last line lacks its beginning: only there may texts differ.
+            shared = prompt.details["needle_at"] - (200 if depth == 100 else 0)
+            assert shared > 10
+            assert prompt.ids[:shared].tolist() == longest.ids[:shared].tolist()
+    if task is NEEDLE:
+        other = built(3_000, 50, 1)
+        assert other.ids[:200].tolist() != longest.ids[:200].tolist()
+
+
+def test_prompts_are_asked_in_the_order_that_shares_most(tokenizer, documents):
+    context = TaskContext(
+        tokenizer=tokenizer, style="plain", lengths=[300, 900], depths=[0, 50, 100], haystack=documents
+    )
+    (grid,) = needle_tasks(None, context)
+    keys = list(grid.keys([300, 900], 2))
+    assert len(keys) == len(set(keys)) == 12
+    assert keys[:6] == [
+        ("needle", n, d, 0) for n, d in [(900, 100), (900, 50), (300, 100), (300, 50), (900, 0), (300, 0)]
+    ]
+    prompts = [grid.build(key) for key in keys[:5]]
+    for earlier, later in pairwise(prompts):
+        at = later.details["needle_at"]
+        assert common_prefix(earlier.ids, later.ids) >= at - (40 if later.depth == 100 else 0)
+
+
+def test_a_prompt_of_four_million_tokens_is_an_array(tokenizer):
+    """int32: 16 MiB, not 128 as a list of Python's numbers."""
+    context = TaskContext(tokenizer=tokenizer, style="plain", lengths=[4_194_304], depths=[50])
+    (grid,) = passkey_tasks(None, context)
+    built = grid.build(("passkey", 4_194_304, 50.0, 0))
+    assert len(built.ids) + PASSKEY.max_new_tokens == 4_194_304
+    assert built.ids.dtype == np.int32
+    at = built.details["needle_at"]
+    assert at == pytest.approx(2_097_152, abs=200)
+    assert tokenizer.decode(built.ids[at : at + 60]).startswith(f"\nThe pass key is {built.references[0]}.")
+
+
+@pytest.mark.parametrize("tokens", range(1, 40))
+def test_a_cut_text_fills_its_tokens_and_ends_with_a_line(letters, tokens):
+    text = build_haystack(["one\ntwo three\nfour\n\nfive six seven\n"], letters, 100)
+    cut = cut_text(text, 4, tokens)
+    whole = letters.decode(text.window(4 + 80, 80))
+    found = letters.decode(cut.ids)
+    assert len(cut.ids) == tokens
+    assert found.endswith("\n")
+    assert whole.startswith(found[: cut.seam - 4])
+    end = next(at for at in range(tokens, 80) if whole[at - 1] == "\n" != whole[at])
+    lines = whole[:end]
+    assert lines.endswith(found[cut.seam - 4 :])
 
 
 def test_seeds_give_other_prompts(tokenizer, haystack):

@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _grid(args: argparse.Namespace) -> dict[str, Any]:
     """lengths, depths and samples of the options. Raises EvaluationError where they contradict each other."""
+    from ultralong_hf.evaluation.arguments import DEFAULT_DEPTHS
     from ultralong_hf.evaluation.needle import PAPER_DEPTHS, even_lengths, paper_lengths
-    from ultralong_hf.evaluation.running import DEFAULT_DEPTHS
     from ultralong_hf.evaluation.tasks import check_names, fill_lengths
 
     if args.preset not in (None, *PRESETS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -61,19 +61,24 @@ class Haystack:
             return self.ids[start:end]
         return self.ids.take(np.arange(start, end), mode="wrap")
 
+    def next_break(self, position: int) -> tuple[int, Break]:
+        """(first break at `position` or after it, its kind); both count on round the ring."""
+        turn, inside = divmod(position, len(self.ids))
+        index = bisect_left(self.breaks, inside)
+        if index == len(self.breaks):  # the end of the ring is its start
+            return (turn + 1) * len(self.ids), Break(self.kinds[0])
+        return turn * len(self.ids) + int(self.breaks[index]), Break(self.kinds[index])
+
+    def previous_break(self, position: int) -> tuple[int, Break]:
+        """(last break at `position` or before it, its kind); both count on round the ring."""
+        turn, inside = divmod(position, len(self.ids))
+        index = bisect_right(self.breaks, inside) - 1
+        return turn * len(self.ids) + int(self.breaks[index]), Break(self.kinds[index])
+
     def nearest_break(self, position: int) -> tuple[int, Break]:
         """(break nearest to `position`, its kind); both count on round the ring."""
-        turn, inside = divmod(position, len(self.ids))
-        right = bisect_left(self.breaks, inside)
-        if right == len(self.breaks):  # the end of the ring is its start
-            right_at, right_kind = len(self.ids), Break(self.kinds[0])
-        else:
-            right_at, right_kind = int(self.breaks[right]), Break(self.kinds[right])
-        if right == 0:
-            return turn * len(self.ids) + right_at, right_kind
-        left_at, left_kind = int(self.breaks[right - 1]), Break(self.kinds[right - 1])
-        at, kind = (left_at, left_kind) if inside - left_at <= right_at - inside else (right_at, right_kind)
-        return turn * len(self.ids) + at, kind
+        after, before = self.next_break(position), self.previous_break(position)
+        return before if position - before[0] <= after[0] - position else after
 
 
 def build_haystack(documents: Iterable[str], tokenizer: Any, tokens: int) -> Haystack:

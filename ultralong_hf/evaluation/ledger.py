@@ -27,11 +27,17 @@ def record_key(record: Mapping[str, Any]) -> Key:
     )
 
 
+def is_failed(record: Mapping[str, Any]) -> bool:
+    """Whether the prompt got no answer: it is in no score."""
+    return bool(record.get("failure"))
+
+
 class Ledger:
     """Finished prompts, in memory and, with a folder, in its prompts.jsonl.
 
     The folder is bound to `settings` by run.json, written at the first use. A folder bound to others is
-    refused with an EvaluationError that names what differs. A last line torn by a killed run is dropped.
+    refused with an EvaluationError that names what differs. A last line torn by a killed run is dropped, and
+    so are prompts that got no answer: they are asked again.
     With a folder the long prompt texts stay on disk; without one they are kept in memory.
     """
 
@@ -43,6 +49,8 @@ class Ledger:
             _bind(self.folder, settings)
             for record in _read_whole_lines(self.folder / PROMPTS_FILE):
                 self._keep(record)
+            if any(map(is_failed, self.records.values())):
+                self._forget_failures()
 
     def append(self, records: Iterable[Record]) -> None:
         """Takes finished prompts in; they are on disk when this returns."""
@@ -52,6 +60,14 @@ class Ledger:
                 file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         for record in records:
             self._keep(record)
+
+    def _forget_failures(self) -> None:
+        """Prompts that got no answer are asked again."""
+        assert self.folder is not None
+        path = self.folder / PROMPTS_FILE
+        with path.open(encoding="utf-8") as file:
+            write_lines(path, (record for record in map(json.loads, file) if not is_failed(record)))
+        self.records = {key: record for key, record in self.records.items() if not is_failed(record)}
 
     def _keep(self, record: Record) -> None:
         if self.folder is not None:

@@ -1,6 +1,7 @@
 """Needle and passkey grids: a fact hidden at a depth of a long text, asked for at its end.
 
-The prompt and the room for the answer fill the length exactly, so that prompts of one length need no padding.
+The prompt and the room for the answer fill the length exactly. One sample reads one text at every length and
+depth, from its beginning on: what stands before the needle is computed once for all of them.
 """
 
 from __future__ import annotations
@@ -100,11 +101,12 @@ class NeedleGrid:
         return self.kind.name
 
     def keys(self, lengths: Sequence[int], samples: int | None) -> Iterator[Key]:
-        """Ordered by length, depth and sample."""
-        for length in lengths:
-            for depth in self.context.depths:
-                for sample in range(DEFAULT_SAMPLES if samples is None else samples):
-                    yield self.name, length, depth, sample
+        """One sample after the other, the deepest needle first: each prompt begins like the one before it."""
+        places = [(length, float(depth)) for length in lengths for depth in self.context.depths]
+        places.sort(key=lambda place: (place[0] * place[1], place[0]), reverse=True)
+        for sample in range(DEFAULT_SAMPLES if samples is None else samples):
+            for length, depth in places:
+                yield self.name, length, depth, sample
 
     def build(self, key: Key) -> Sample:
         _, length, depth, sample = key
@@ -183,9 +185,10 @@ def build_sample(
     """The prompt of one cell and sample: len(ids) + task.max_new_tokens == length.
 
     `depth` is the share of the text before the needle, in percent; the needle goes to the nearest line or
-    sentence start. Needle and text depend on (seed, task, length, depth, sample) alone, so a part of a grid
-    has the same prompts as the whole. Length 0 gives the shortest prompt there is, and so does, with
-    `clamp_short`, a length that is too short for one; else EvaluationError.
+    sentence start. The text begins where (seed, task, sample) says, at every length and depth; the needle
+    depends on (seed, task, length, depth, sample): a part of a grid has the same prompts as the whole.
+    Length 0 gives the shortest prompt there is, and so does, with `clamp_short`, a length that is too short
+    for one; else EvaluationError.
     """
     rng = random.Random(f"{seed}/{task.name}/{length}/{depth:g}/{sample}")
     needle = task.draw(rng)
@@ -197,50 +200,96 @@ def build_sample(
         answer_prefix=needle.answer_prefix,
     )
     forms = {kind: encode_plain(tokenizer, needle.at(kind)) for kind in Break}
-    end = int(haystack.breaks[rng.randrange(len(haystack.breaks))])
     room = length - task.max_new_tokens - len(frame)
     longest_form = max(map(len, forms.values()))
+    empty = haystack.window(0, 0)
     if room >= longest_form:
-        before, after, hidden = _place(haystack, end, room, depth, forms)
+        start = _text_start(haystack, f"{seed}/{task.name}/text/{sample}")
+        before, hidden, after = _place(haystack, start, room, depth, forms)
     elif length == 0 or clamp_short:
-        before, after, hidden = 0, 0, forms[Break.LINE_START]
+        before, hidden, after = empty, forms[Break.LINE_START], empty
     else:
         raise EvaluationError(
             f"{length:,} tokens are too few for the task {task.name!r}: its shortest prompt has "
             f"{len(frame) + longest_form:,} and the answer {task.max_new_tokens}. Use a greater length."
         )
-    text = haystack.window(end, before + after)
     return Sample(
         task=task.name,
         length=length,
         sample=sample,
-        ids=frame.wrap(text[:before], hidden, text[before:]),
+        ids=frame.wrap(before, hidden, after),
         references=(needle.expected,),
         max_new_tokens=task.max_new_tokens,
         depth=depth,
-        details={"needle_at": len(frame.head) + before},
+        details={"needle_at": len(frame.head) + len(before)},
         frame=frame,
     )
 
 
-def _place(
-    haystack: Haystack, end: int, room: int, depth: float, forms: Mapping[Break, Sequence[int]]
-) -> tuple[int, int, Sequence[int]]:
-    """(text tokens before the needle, after it, the needle's tokens); they sum to `room`.
+def _text_start(haystack: Haystack, seed: str) -> int:
+    return int(haystack.breaks[random.Random(seed).randrange(len(haystack.breaks))])
 
-    The text ends with a line or sentence at `end` and begins wherever the room is used up: a text cut at its
-    start harms no reader, one cut before the needle or the question would.
-    """
-    opening = forms[Break.LINE_START]
-    wanted = end - round((room - len(opening)) * (1 - depth / 100))
+
+def _place(
+    haystack: Haystack, start: int, room: int, depth: float, forms: Mapping[Break, Sequence[int]]
+) -> tuple[np.ndarray, Sequence[int], np.ndarray]:
+    """(text before the needle, the needle, text after it), int32 ids; they fill `room` exactly."""
+    if depth <= 0:  # nothing stands before the needle: it opens the text
+        hidden = forms[Break.LINE_START]
+        return haystack.window(0, 0), hidden, cut_text(haystack, start, room - len(hidden)).ids
+    wanted = start + round((room - len(forms[Break.LINE_START])) * depth / 100)
     at, kind = haystack.nearest_break(wanted)
     if abs(at - wanted) > FARTHEST_BREAK:
         at, kind = wanted, Break.SENTENCE
-    hidden = forms[kind]
-    text, after = room - len(hidden), end - at
-    if depth <= 0 or after >= text:  # nothing stands before the needle: it opens the text
-        return 0, room - len(opening), opening
-    return text - after, after, hidden
+    elif at <= start:
+        at, kind = start, Break.LINE_START
+    text = cut_text(haystack, start, room - len(forms[kind]))
+    if depth < 100 and at <= text.seam:
+        return text.ids[: at - start], forms[kind], text.ids[at - start :]
+    return _place_last(haystack, start, room, forms)
+
+
+def _place_last(
+    haystack: Haystack, start: int, room: int, forms: Mapping[Break, Sequence[int]]
+) -> tuple[np.ndarray, Sequence[int], np.ndarray]:
+    """All text, then the needle in the form that the text's end asks for; a new line is right after any."""
+    nothing = haystack.window(0, 0)
+    for kind, hidden in forms.items():
+        text = cut_text(haystack, start, room - len(hidden))
+        if text.end_kind is kind:
+            return text.ids, hidden, nothing
+    hidden = forms[Break.LINE_END]
+    return cut_text(haystack, start, room - len(hidden)).ids, hidden, nothing
+
+
+@dataclass(frozen=True)
+class CutText:
+    """Tokens of the haystack from a break on, cut so that they end at one too."""
+
+    ids: np.ndarray
+    seam: int
+    """Up to here they run on as in the haystack; the rest is the end of that line."""
+    end_kind: Break
+
+
+def cut_text(haystack: Haystack, start: int, tokens: int) -> CutText:
+    """`tokens` ids from `start` on whose last line lacks its beginning rather than its end.
+
+    A reader of the question after it then meets no line that was cut off. Where no line or sentence ends
+    within FARTHEST_BREAK, the text ends wherever the tokens do.
+    """
+    natural = start + tokens
+    end, end_kind = haystack.next_break(natural)
+    surplus = end - natural
+    if not 0 < surplus <= FARTHEST_BREAK:
+        kind = end_kind if surplus == 0 else Break.SENTENCE
+        return CutText(haystack.window(natural, tokens), natural, kind)
+    seam, kind = haystack.previous_break(natural)
+    if natural - seam == 1:  # nothing but that line's first token would be left
+        seam, kind = haystack.previous_break(seam - 1)
+    seam = max(start, seam + (kind is Break.LINE_END))  # whose first token ends the line before
+    ids = np.concatenate((haystack.window(seam, seam - start), haystack.window(end, natural - seam)))
+    return CutText(ids, seam, end_kind)
 
 
 def is_found(expected: str, answer: str) -> bool:

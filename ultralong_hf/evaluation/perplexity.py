@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.buckets import bucket_edges, mean_by_bucket
-from ultralong_hf.evaluation.engines import prefill_chunk, roomy_cache
+from ultralong_hf.evaluation.engines.kv_cache import roomy_cache
+from ultralong_hf.evaluation.engines.memory import prefill_chunk
 from ultralong_hf.evaluation.prompts import encode_plain
 from ultralong_hf.evaluation.tasks import TaskContext
 

@@ -77,6 +77,14 @@ def build_frame(
     )
 
 
+def bos_note(tokenizer: Any, ids: Sequence[int] | np.ndarray) -> tuple[str, ...]:
+    """A note where the prompt begins with BOS twice: scores were seen to fall by that alone."""
+    bos = tokenizer.bos_token_id
+    if bos is None or len(ids) < 2 or not ids[0] == ids[1] == bos:
+        return ()
+    return (f"double BOS: the prompt begins with {tokenizer.bos_token!r} twice",)
+
+
 def encode_plain(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a text that is data: no special tokens are added, and none are read out of it."""
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
