@@ -73,8 +73,9 @@ class RoomyLayer(DynamicLayer):
         self.lazy_initialization(*states)
         rows, capacity = self.size
         pinned = self.home is not None and states[0].device.type == "cuda"
+        # Zeros: what a mask hides must still be a number, since 0 times NaN is NaN.
         self._whole = tuple(
-            torch.empty(
+            torch.zeros(
                 (rows, one.shape[1], capacity, one.shape[3]),
                 dtype=one.dtype,
                 device=self.home or one.device,
