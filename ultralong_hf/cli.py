@@ -18,7 +18,7 @@ COMMANDS = {
     "prepare": "documents -> token store: rows of exactly the target length",
     "plan": "what training needs: memory, time, sizes and options",
     "launch-config": "accelerate's YAML and a SLURM script for a recipe",
-    "eval": "needle and passkey grids, loss by position",
+    "eval": "needle grids, RULER, LV-Eval, InfiniteBench, loss by position, the standard side",
     "ablate": "which parts of the recipe matter, arm against arm over several seeds",
     "lab": "the laptop lab: its corpus, tokenizer and base model, and the quickstart",
 }

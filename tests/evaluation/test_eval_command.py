@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from fake_server import FakeServer
 
 from ultralong_hf.cli import main
 
@@ -57,9 +58,56 @@ def test_the_papers_preset_measures_forty_lengths_at_ten_depths(model_folder, ca
     assert any(note.startswith("Lengths 0, 10, 21") for note in report["notes"])
 
 
+@pytest.mark.parametrize("tasks", ["needle", "passkey,needle"])
+def test_a_shown_prompt_is_the_one_that_is_asked(model_folder, haystack, tmp_path, capsys, tasks):
+    options = ("--lengths", "250,300", "--depths", "0,100", "--samples", "2", "--haystack", haystack)
+    assert _eval(tasks, model_folder, *options, "--output", str(tmp_path / "out")) == 0
+    asked = [json.loads(line) for line in (tmp_path / "out" / "prompts.jsonl").read_text().splitlines()]
+    capsys.readouterr()
+    for number in (1, len(asked)):
+        assert _eval(tasks, model_folder, *options, "--show", str(number), "--json") == 0
+        shown = json.loads(capsys.readouterr().out)
+        for name in ("task", "length", "depth", "sample", "prompt_tokens", "references", "prompt"):
+            assert shown[name] == asked[number - 1][name]
+    assert _eval(tasks, model_folder, *options, "--show", "1") == 0
+    assert capsys.readouterr().out.endswith(f"\n\n{asked[0]['prompt']}\n")
+    assert _eval(tasks, model_folder, *options, "--show", "99") == 2
+    assert "There is no prompt 99: these tasks have" in capsys.readouterr().err
+
+
+def test_a_server_is_asked_with_the_tokenizer_of_the_model(model_folder, haystack, capsys):
+    server = FakeServer(lambda prompt: "no idea", models=({"id": "a"}, {"id": "b"}))
+    with server.running() as url:
+        status = _eval(
+            *("needle", model_folder, "--lengths", "250", "--samples", "1", "--haystack", haystack),
+            *("--engine", url, "--engine-model", "b", "--concurrency", "2", "--timeout", "30", "--json"),
+        )
+    assert status == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert f"Answers are of the model 'b' at {url}; prompts were sent as token ids." in notes
+    assert {body["model"] for body in server.asked} == {"b"}
+    assert len(server.asked) == 5
+
+
+def test_answers_of_earlier_runs_are_taken_unless_they_are_not_wanted(
+    model_folder, haystack, tmp_path, capsys
+):
+    options = ("needle", model_folder, "--lengths", "250", "--samples", "1", "--haystack", haystack, "--json")
+    found = []
+    for cache in (("--cache", str(tmp_path)), ("--cache", str(tmp_path)), ("--no-cache",)):
+        assert _eval(*options, *cache) == 0
+        notes = json.loads(capsys.readouterr().out)["notes"]
+        found.append(any("from the cache" in note for note in notes))
+    assert found == [False, True, False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["needle", "MODEL", "--cache", "c", "--no-cache"], "--cache excludes --no-cache"),
+        (["needle", "MODEL", "--engine", "vlm"], "'vlm' is no engine. Nearest"),
+        (["needle", "MODEL", "--kv-cache", "int3"], "kv_cache='int3' is none of"),
+        (["ruler/vtt", "MODEL"], "'ruler/vtt' is no task. Nearest: 'ruler/vt'"),
         (["neddle", "MODEL"], "'neddle' is no task. Nearest: 'needle'"),
         (["needle", "MODEL", "--lengths", "1Q"], "'1Q' is no length"),
         (["needle", "MODEL", "--lengths", "1K"], "1,024 tokens are more than the model's window of 512"),

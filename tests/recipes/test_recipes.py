@@ -185,6 +185,16 @@ def test_evaluation_without_held_out_samples_is_refused(written, section):
     assert fault.startswith(f"{section}.eval_strategy is steps, but ")
 
 
+def test_evaluation_takes_tasks_of_every_family(written):
+    tasks = "[needle, ruler/vt, lveval, infinitebench, standard, perplexity]"
+    recipe = load_recipe(written(f"{SMALL}evaluation:\n  tasks: {tasks}\n  samples: null\n"))
+    assert recipe.evaluation.tasks[1] == "ruler/vt"
+    options = recipe.evaluation.options()
+    assert (options["samples"], options["prompt"], "tasks" in options) == (None, "auto", False)
+    (fault,) = faults_of(written(f"{SMALL}evaluation:\n  tasks: [needle, rular/vt]\n"))
+    assert fault.startswith("my.yaml, line 9: evaluation.tasks[1] is 'rular/vt'; expected one of needle, ")
+
+
 @pytest.mark.parametrize(
     ("preset", "rows", "scale"),
     [("ultralong-1m", 1, 128), ("ultralong-2m", 2, 256), ("ultralong-4m", 4, 512)],

@@ -1,4 +1,4 @@
-"""`ultralong eval`: needle and passkey grids, loss by position."""
+"""`ultralong eval`: needle grids, RULER and other benchmarks, loss by position; any prompt shown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from ultralong_hf.errors import EvaluationError
+from ultralong_hf.evaluation.tasks import FAMILIES
 from ultralong_hf.lengths import parse_length
 
 DEFAULT_LENGTHS = "1K,2K,4K"
@@ -15,14 +16,16 @@ DEFAULT_COUNT = 8
 PRESETS = ("paper",)
 EXAMPLE = """\
 example: ultralong eval needle outputs/quickstart/model --lengths 1K,2K,4K --output outputs/needle
-         ultralong eval passkey MODEL --preset paper --max-length 1M --output outputs/passkey-1m"""
+         ultralong eval passkey MODEL --preset paper --max-length 1M --output outputs/passkey-1m
+         ultralong eval ruler,needle MODEL --lengths 128K --engine http://127.0.0.1:8000/v1
+         ultralong eval ruler/vt MODEL --lengths 4K --show 3"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `ultralong eval`."""
     parser.epilog = EXAMPLE
     add = parser.add_argument
-    add("task", metavar="TASK", help="needle, passkey or perplexity; several with commas between")
+    add("task", metavar="TASK", help=f"one, or several with commas: {', '.join(FAMILIES)}; or as ruler/vt")
     add("model", metavar="MODEL", help="model folder or hub id")
     add("--lengths", help=f"lengths in tokens, such as 1K,2K,4K (default: {DEFAULT_LENGTHS})")
     add("--max-length", help="the longest of --count evenly spaced lengths, such as 1M")
@@ -51,7 +54,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="chat, plain, or auto: chat if there is a template",
     )
     add("--beyond-window", action="store_true", help="measure lengths beyond the model's window too")
-    add("--engine", default="transformers", help="what runs the model (default: transformers)")
+    add("--show", type=int, metavar="N", help="print the Nth prompt, exactly, and run no model")
+    add("--cache", metavar="DIR", help="answers by content, of any engine (default: the user's cache folder)")
+    add("--no-cache", action="store_true", help="ask every prompt anew")
+    add(
+        "--engine",
+        default="transformers",
+        metavar="ENGINE",
+        help="transformers, or the URL of an OpenAI-compatible server; MODEL then gives the tokenizer",
+    )
+    add("--engine-model", metavar="NAME", help="the model's name at the server (default: its only one)")
+    add("--concurrency", type=int, help="requests to the server at a time (default: 8)")
+    add("--timeout", type=float, metavar="SECONDS", help="for an answer of the server (default: 1800)")
     add("--batch-size", default="auto", help="prompts at a time (default: what the memory holds)")
     add(
         "--prefill-chunk-size",
@@ -59,7 +73,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="TOKENS",
         help="tokens a forward pass of the prompt",
     )
-    add("--device", help="such as cuda:0 or cpu (default: the first GPU, else the CPU)")
+    add("--kv-cache", default="model", help="model, offloaded (to the host), fp8 or int4 (default: model)")
+    add("--device", help="cuda:0, cpu, or auto: all GPUs (default: the first GPU, else the CPU)")
     add("--dtype", default="auto", help="such as bfloat16 (default: as the weights are stored)")
     add("--output", metavar="DIR", help="folder for prompts, cells and pictures; a stopped run goes on there")
     add("--json", action="store_true", help="print the report as JSON")
@@ -67,22 +82,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints the report; raises EvaluationError and ModelError on bad input."""
-    options: dict[str, Any] = {**_grid(args), "seed": args.seed, "prompt": args.prompt}
+    if args.cache and args.no_cache:
+        raise EvaluationError("--cache excludes --no-cache: give one or the other.")
+    options: dict[str, Any] = {
+        **_grid(args),
+        "seed": args.seed,
+        "prompt": args.prompt,
+        "haystack": args.haystack,
+        "data_dir": args.data,
+        "cache": args.cache or not args.no_cache,
+        "beyond_window": args.beyond_window,
+    }
+    if args.show is not None:
+        return _show(args, options)
     from ultralong_hf.evaluation.running import evaluate
 
     report = evaluate(
         args.model,
         _task_names(args),
         engine=args.engine,
+        engine_model=args.engine_model,
+        concurrency=args.concurrency,
+        timeout=args.timeout,
         output_dir=args.output,
-        haystack=args.haystack,
-        data_dir=args.data,
         include_path=args.include_path,
         allow_code_execution=args.allow_code_execution,
         baseline=args.baseline,
-        beyond_window=args.beyond_window,
         batch_size=args.batch_size if args.batch_size == "auto" else _whole_number(args.batch_size),
         prefill_chunk_size=args.prefill_chunk_size,
+        kv_cache=args.kv_cache,
         device=args.device,
         dtype=args.dtype,
         **options,
@@ -93,6 +121,21 @@ def run(args: argparse.Namespace) -> int:
         print(report.table())
     if args.output:
         print(f"written to {args.output}: report.html, report.json, prompts.jsonl", file=sys.stderr)
+    return 0
+
+
+def _show(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    from ultralong_hf.evaluation.showing import describe_sample, show_sample
+
+    sample, text = show_sample(args.model, _task_names(args), args.show, **options)
+    if args.json:
+        shown = {
+            name: getattr(sample, name)
+            for name in ("task", "length", "depth", "sample", "references", "max_new_tokens", "notes")
+        }
+        print(json.dumps(shown | {"prompt_tokens": len(sample.ids), "prompt": text}, ensure_ascii=False))
+    else:
+        print(f"{describe_sample(sample)}\n\n{text}")
     return 0
 
 

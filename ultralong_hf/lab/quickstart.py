@@ -109,16 +109,7 @@ def _measure(model: str | Path, recipe: Recipe, folder: Path) -> Report:
     from ultralong_hf.evaluation import evaluate
 
     section = recipe.evaluation
-    return evaluate(
-        model,
-        list(section.tasks),
-        lengths=section.lengths,
-        depths=section.depths,
-        samples=section.samples,
-        seed=section.seed,
-        beyond_window=True,
-        output_dir=folder,
-    )
+    return evaluate(model, list(section.tasks), output_dir=folder, **section.options())
 
 
 def _keep(run: SeedRun, side: str, report: Report) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from ultralong_hf.errors import LengthError
 from ultralong_hf.lengths import parse_budget, parse_length
-from ultralong_hf.recipes.schema import Between, Budget, Source, Tokens
+from ultralong_hf.recipes.schema import Between, Budget, OneOf, Source, Tokens
 
 Path = tuple[str | int, ...]
 
@@ -108,6 +108,11 @@ def _convert_marked(value: Any, hint: Any, mark: Any, path: Path, faults: Faults
         except LengthError as error:
             faults.add(path, f"{dotted(path)}: {error}")
             return None
+    if isinstance(mark, OneOf):
+        if not isinstance(value, str) or value.partition("/")[0] not in mark.names:
+            near = nearest(str(value), mark.names)
+            faults.add(path, f"{dotted(path)} is {value!r}; expected one of {', '.join(mark.names)}.{near}")
+        return value
     assert isinstance(mark, Between)
     before = len(faults.messages)
     number = convert(value, hint, path, faults)

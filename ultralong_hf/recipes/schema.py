@@ -25,6 +25,12 @@ class Budget:
     """Marks a number of tokens as papers count: an int, or a text such as 500M or 1B (by thousands)."""
 
 
+class OneOf(NamedTuple):
+    """The names that a text may be, or may begin with before a slash: `ruler`, `ruler/vt`."""
+
+    names: tuple[str, ...]
+
+
 Length = Annotated[int, Tokens()]
 Count = Annotated[int, Between(0)]
 Positive = Annotated[int, Between(1)]
@@ -33,6 +39,10 @@ Share = Annotated[float, Between(0, 1)]
 
 LAB = "lab"
 """A model or source of this name is the laptop lab's: shipped with this package, or made from the seed."""
+
+TASK_FAMILIES = ("needle", "passkey", "ruler", "lveval", "infinitebench", "perplexity", "standard")
+"""The tasks of `ultralong_hf.evaluation.tasks.FAMILIES`, which knows what is behind the names."""
+TaskName = Annotated[str, OneOf(TASK_FAMILIES)]
 
 Method = Literal["yarn", "llama3", "ntk", "linear", "none"]
 
@@ -253,13 +263,28 @@ class PreferenceDataSection:
 class EvaluationSection:
     """The arguments of `evaluate` after training."""
 
-    tasks: list[str] = field(default_factory=lambda: ["needle"])
+    tasks: list[TaskName] = field(default_factory=lambda: ["needle"])
+    """Families, or single tasks of one, such as `ruler/vt`."""
     lengths: list[Length] = field(default_factory=list)
     depths: list[Percent] = field(default_factory=lambda: [0.0, 25.0, 50.0, 75.0, 100.0])
     """Percent of the haystack before the needle."""
-    samples: Positive = 20
-    """Prompts a cell."""
+    samples: Positive | None = 20
+    """Prompts a cell; null: as many as each task has by itself."""
     seed: int = 0
+    prompt: Literal["auto", "chat", "plain"] = "auto"
+    """chat: through the tokenizer's template; auto: chat where there is one."""
+    haystack: str | None = None
+    """A text file or a folder of them for the needles; null: documents of the lab."""
+    data_dir: str | None = None
+    """Where benchmarks' official files lie; null: from the Hub."""
+    clamp_short: bool = False
+    """Lengths that are too short for a prompt are measured with the shortest one."""
+    beyond_window: bool = True
+    """Measure lengths beyond the model's window too; the report marks them."""
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of `evaluate`, all but the model and the tasks."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tasks"}
 
 
 @dataclass(frozen=True, kw_only=True)
