@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ultralong_hf.ablation import plan_ablation, run_ablation, working
-from ultralong_hf.ablation import running as running_module
+from ultralong_hf.ablation import workers as workers_module
 from ultralong_hf.ablation.launching import launch_commands
 from ultralong_hf.ablation.report import REPORT
 from ultralong_hf.ablation.trial import tokens_of
@@ -29,13 +29,13 @@ def test_a_run_trains_measures_compares_and_goes_on(recipe_file, tmp_path, monke
         return working.run_trial(trial)
 
     options = {"output_dir": tmp_path / "out", "seeds": 2, "recipe": str(recipe_file), "workers": 1}
-    monkeypatch.setattr(running_module, "run_trial", run_two)
+    monkeypatch.setattr(workers_module, "run_trial", run_two)
     with pytest.raises(KeyboardInterrupt):
         run_ablation("steps", **options)
     assert not (tmp_path / "out" / REPORT).exists()
 
     again = []
-    monkeypatch.setattr(running_module, "run_trial", lambda t: again.append(t.name) or working.run_trial(t))
+    monkeypatch.setattr(workers_module, "run_trial", lambda t: again.append(t.name) or working.run_trial(t))
     report = run_ablation("steps", **options)
     assert ran == ["base, seed 0", "two-steps, seed 0"]
     assert again == ["base, seed 1", "two-steps, seed 1"]
@@ -128,17 +128,17 @@ def test_a_failing_trial_is_named_and_stops_no_other(recipe_file, tmp_path, monk
         if len(ran) == 1:
             raise AblationError("no such thing.")
 
-    monkeypatch.setattr(running_module, "run_trial", fail_once)
+    monkeypatch.setattr(workers_module, "run_trial", fail_once)
     with pytest.raises(MachineError, match=r"base, seed 0: AblationError: no such thing\.") as caught:
-        running_module.run_trials(trials, 1)
+        workers_module.run_trials(trials, 1)
     assert len(ran) == 4
     assert "run the same command again" in caught.value.faults[-1]
 
 
 def test_no_trial_is_begun_after_the_time_is_up(recipe_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(running_module, "run_trial", lambda trial: pytest.fail("begun"))
+    monkeypatch.setattr(workers_module, "run_trial", lambda trial: pytest.fail("begun"))
     with pytest.raises(MachineError, match="2 of 5 runs are left"):
-        running_module.run_trials(plan(recipe_file, tmp_path, seeds=1).trials, 1, done=3, stop_after=0)
+        workers_module.run_trials(plan(recipe_file, tmp_path, seeds=1).trials, 1, done=3, stop_after=0)
 
 
 def test_refuses_what_cannot_be_compared(recipe_file, tmp_path):

@@ -12,10 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ultralong_hf.errors import EvaluationError
-from ultralong_hf.evaluation.heatmap import draw_heatmap, heatmap_figure, lay_out
+from ultralong_hf.evaluation.heatmap import draw_heatmap, heatmap_figure
 from ultralong_hf.evaluation.intervals import wilson_interval
 from ultralong_hf.evaluation.ledger import PROMPTS_FILE, write_json, write_lines
 from ultralong_hf.evaluation.pages import Callout, Section, Table, write_html_report
+from ultralong_hf.evaluation.report_tables import (
+    grid_text,
+    length_table,
+    perplexity_table,
+    perplexity_text,
+    scores_table,
+    scores_text,
+    standard_table,
+)
 from ultralong_hf.evaluation.standard.results import entries_text
 
 if TYPE_CHECKING:
@@ -66,12 +75,12 @@ class Report:
 
     def table(self) -> str:
         """The results as text: percent found by depth and length, then loss by position, then the notes."""
-        blocks = [_grid_text(task, self.cells_of(task)) for task in self.tasks]
+        blocks = [grid_text(task, self.cells_of(task)) for task in self.tasks]
         if self.scores:
-            blocks.append(_scores_text(self.scores))
+            blocks.append(scores_text(self.scores))
             blocks += _ruler_text(self.scores)
         if self.perplexity:
-            blocks.append(_perplexity_text(self.perplexity))
+            blocks.append(perplexity_text(self.perplexity))
         if self.standard:
             blocks.append(entries_text(self.standard))
         if self.notes:
@@ -130,20 +139,20 @@ class Report:
                 f"{task}: found by depth and length",
                 [
                     heatmap_figure([("", self.cells_of(task))]),
-                    _length_table(task, self.cells_of(task)),
+                    length_table(task, self.cells_of(task)),
                 ],
             )
             for task in self.tasks
         ]
         if self.scores:
-            sections.append(("Scores", [_scores_table(self.scores)]))
+            sections.append(("Scores", [scores_table(self.scores)]))
         if self.standard:
-            sections.append(("The standard side", [_standard_table(self.standard)]))
+            sections.append(("The standard side", [standard_table(self.standard)]))
         if self.perplexity:
             sections.append(
                 (
                     "Perplexity by position",
-                    [perplexity_figure([(self.model, self.perplexity)]), _perplexity_table(self.perplexity)],
+                    [perplexity_figure([(self.model, self.perplexity)]), perplexity_table(self.perplexity)],
                 )
             )
         settings = [(name, str(value)) for name, value in self.settings.items() if name != "model"]
@@ -223,121 +232,12 @@ def perplexity_figure(curves: Sequence[tuple[str, Sequence[Mapping[str, Any]]]])
     return figure
 
 
-def _grid_text(task: str, cells: Sequence[Mapping[str, Any]]) -> str:
-    grid = lay_out(cells)
-    beyond = {cell["length"] for cell in cells if cell.get("beyond_window")}
-    heads = [
-        label + (">" if length in beyond else "")
-        for label, length in zip(grid.length_labels, grid.lengths, strict=True)
-    ]
-    rows = [
-        [f"{100 * value:.0f}" if value == value else "-" for value in row] for row in grid.recall.tolist()
-    ]
-    totals = [f"{100 * value:.0f}" for value in (grid.hits.sum(axis=0) / grid.samples.sum(axis=0)).tolist()]
-    width = max(6, *(len(head) + 2 for head in heads))
-    lines = [f"{task}: % found by depth (rows) and length in tokens (columns)"]
-    lines.append(f"{'depth':>8}" + "".join(f"{head:>{width}}" for head in heads))
-    for label, row in zip(grid.depth_labels, rows, strict=True):
-        lines.append(f"{label:>8}" + "".join(f"{value:>{width}}" for value in row))
-    lines.append(f"{'all':>8}" + "".join(f"{value:>{width}}" for value in totals))
-    if beyond:
-        lines.append("> beyond the model's window")
-    if 0 in grid.lengths:
-        lines.append("0* the shortest prompt there is")
-    return "\n".join(lines)
-
-
 def _ruler_text(scores: Sequence[Mapping[str, Any]]) -> list[str]:
     """RULER's summary; nothing without its tasks."""
     from ultralong_hf.evaluation.ruler.aggregates import summarize, summary_text
 
     summary = summarize(scores)
     return [] if summary is None else [summary_text(summary)]
-
-
-def _scores_text(scores: Sequence[Mapping[str, Any]]) -> str:
-    width = max(len(row["task"]) for row in scores)
-    lines = [f"{'task':<{width}}{'length':>12}{'score %':>10}{'samples':>10}"]
-    lines += [
-        f"{row['task']:<{width}}{row['length']:>12,}{100 * row['score']:>10.1f}{row['samples']:>10,}"
-        for row in scores
-    ]
-    return "\n".join(lines)
-
-
-def _perplexity_text(buckets: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["perplexity by position", f"{'positions':>23}{'perplexity':>13}{'tokens':>12}"]
-    for bucket in buckets:
-        positions = f"{bucket['from']:,} to {bucket['to'] - 1:,}"
-        lines.append(f"{positions:>23}{bucket['value']:>13.3f}{bucket['tokens']:>12,}")
-    return "\n".join(lines)
-
-
-def _perplexity_table(buckets: Sequence[Mapping[str, Any]]) -> Table:
-    return Table(
-        ("from", "to", "perplexity", "nats a token", "tokens"),
-        [(b["from"], b["to"] - 1, round(b["value"], 3), round(b["loss"], 4), b["tokens"]) for b in buckets],
-    )
-
-
-def _scores_table(scores: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [
-        (
-            row["task"],
-            row["length"],
-            row["prompt_tokens"],
-            row["samples"],
-            f"{100 * row['score']:.1f}",
-            "beyond" if row.get("beyond_window") else "within",
-        )
-        for row in scores
-    ]
-    columns = ("task", "length", "prompt tokens", "prompts", "score %", "window")
-    caption = "for intervals, means over tasks and other models beside it: ultralong eval report"
-    return Table(columns, rows, caption=caption)
-
-
-def _standard_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    rows = []
-    for entry in entries:
-        error = entry.get("stderr")
-        retained = (entry.get("retention") or {}).get("value")
-        rows.append(
-            (
-                entry["task"],
-                entry["metric"],
-                f"{100 * entry['value']:.2f}" + (f" ± {100 * error:.2f}" if error is not None else ""),
-                entry["samples"],
-                "-" if retained is None else f"{100 * retained:.1f}",
-            )
-        )
-    return Table(("benchmark", "metric", "score %, standard error", "rows", "retained %"), rows)
-
-
-def _length_table(task: str, cells: Sequence[Mapping[str, Any]]) -> Table:
-    rows: list[tuple[str | int | float, ...]] = []
-    for length in lay_out(cells).lengths:
-        column = [cell for cell in cells if cell["length"] == length]
-        hits, samples = sum(c["hits"] for c in column), sum(c["samples"] for c in column)
-        low, high = wilson_interval(hits, samples)
-        beyond = "beyond" if any(c.get("beyond_window") for c in column) else "within"
-        prompt_tokens = round(sum(c["prompt_tokens"] for c in column) / len(column))
-        rows.append(
-            (
-                length,
-                prompt_tokens,
-                hits,
-                samples,
-                f"{hits / samples:.1%}",
-                f"{low:.1%} to {high:.1%}",
-                beyond,
-            )
-        )
-    return Table(
-        ("length", "prompt tokens", "found", "of", "share", "95 % interval", "window"),
-        rows,
-        caption=f"{task}, all depths together",
-    )
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

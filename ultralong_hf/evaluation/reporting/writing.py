@@ -14,7 +14,8 @@ from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.ledger import write_json
 from ultralong_hf.evaluation.pages import write_html_report
 from ultralong_hf.evaluation.published import COLUMNS
-from ultralong_hf.evaluation.reporting.contents import build_sections, paired_cells, retentions
+from ultralong_hf.evaluation.reporting.against import paired_cells, retentions
+from ultralong_hf.evaluation.reporting.contents import build_sections
 from ultralong_hf.evaluation.reporting.markdown import markdown_of
 from ultralong_hf.evaluation.reporting.model_index import eval_results, model_index
 from ultralong_hf.evaluation.reporting.models import ModelResults, read_models
