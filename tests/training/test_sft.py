@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ultralong_hf.errors import ConversationError, ModelError
+from ultralong_hf.errors import DocumentError, ModelError
 from ultralong_hf.recipes import load_recipe
 from ultralong_hf.training import cpt_trainer, sft_trainer
 
@@ -76,7 +76,9 @@ def test_exact_angles_of_the_cpt_stage_stay_on(recipe_file):
 
 def test_a_malformed_conversation_is_told_with_its_file_and_row(recipe, recipe_file, tmp_path):
     (tmp_path / "chat.jsonl").write_text('{"prompt": "hi"}')
-    with pytest.raises(
-        ConversationError, match=r"chat.jsonl, row 1: there is neither 'messages' nor 'prompt' and"
-    ):
+    with pytest.raises(DocumentError, match=r"chat.jsonl, row 1: no column: .*Columns there: 'prompt'"):
         sft_trainer(recipe)
+    assert [path.name for path in (tmp_path / "blend").rglob("*") if path.suffix != ".lock"] == [
+        ".lock",
+        "work",
+    ]

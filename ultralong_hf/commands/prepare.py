@@ -1,4 +1,4 @@
-"""`ultralong prepare`: documents -> token store: rows of exactly the target length."""
+"""`ultralong prepare`: documents -> token store: rows of the target length; with --stage sft a blend."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from ultralong_hf.commands import prepare_sft
 from ultralong_hf.errors import InputError
 
 _EPILOG = """example: pack a folder of books and a file of articles into rows of 1M tokens, joined by <s>
@@ -21,6 +22,11 @@ On many machines, each makes a part, and one joins them; the store is the same a
 
   ultralong prepare --recipe my.yaml --shard 0/8 --output parts/0     (to 7/8, parts/7)
   ultralong prepare --merge store-1m parts/*
+
+With --stage sft, conversations become the blend of the second stage:
+
+  ultralong prepare --stage sft --recipe ultralong-1m --output blend --data copies/
+  ultralong prepare --stage sft chats.jsonl --tokenizer meta-llama/Llama-3.1-8B-Instruct --output blend
 """
 _FROM_RECIPE = {
     "target_length": "data.target_length",
@@ -45,6 +51,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("sources", nargs="*", metavar="SOURCE", help="file, folder, glob or Hub dataset")
     parser.add_argument(
+        "--stage",
+        choices=("cpt", "sft"),
+        default="cpt",
+        help="cpt: documents become rows (default); sft: conversations become a blend",
+    )
+    parser.add_argument(
         "--recipe", metavar="NAME_OR_FILE", help="take sources and settings from its data section"
     )
     parser.add_argument(
@@ -54,6 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="DIR", help="where the store, or the part, is written or goes on")
     parser.add_argument("--json", action="store_true", help="print what the store holds as one JSON object")
     _add_documents(parser.add_argument_group("documents"))
+    prepare_sft.configure(parser.add_argument_group("conversations (--stage sft)"))
     _add_rows(parser.add_argument_group("rows"))
     work = parser.add_argument_group("work")
     work.add_argument(
@@ -115,6 +128,9 @@ def run(args: argparse.Namespace) -> int:
     """Makes the store, or a part of one, and prints what it holds."""
     from ultralong_hf.data.showing.inspection import describe_store
 
+    if args.stage == "sft":
+        return prepare_sft.run(args)
+    prepare_sft.refuse_for_documents(args)
     if args.merge:
         output = _merge(args)
     else:
@@ -167,7 +183,7 @@ def _estimate_lines(facts: dict[str, Any]) -> str:
 def _merge(args: argparse.Namespace) -> str:
     from ultralong_hf.data.storing.parts import merge_parts
 
-    allowed = {"merge", "json", "command", "run"}
+    allowed = {"merge", "json", "command", "run", "stage"}
     if idle := [
         name for name, value in vars(args).items() if name not in allowed and value not in (None, [], False)
     ]:

@@ -72,6 +72,7 @@ def seed_recipe(name: str, seed: int, folder: Path, overrides: dict[str, Any]) -
     ours |= {
         "data.output_dir": str(folder / "store"),
         "cpt.output_dir": str(folder / "cpt"),
+        "instruct.output_dir": str(folder / "blend"),
         "sft.output_dir": str(folder / "model"),
     }
     return load_recipe(name, ours | overrides)

@@ -135,6 +135,12 @@ def _check_together(recipe: Recipe, faults: Faults) -> None:
                 (stage, "eval_strategy"),
                 f"{stage}.eval_strategy is {strategy}, but {key} holds nothing out to evaluate on.",
             )
+    if recipe.sft.get("packing") and recipe.sft.get("packing_strategy") == "wrapped":
+        faults.add(
+            ("sft", "packing_strategy"),
+            "sft.packing_strategy is wrapped, which cuts conversations and lets each see the one before. "
+            "Leave it out: bfd keeps them whole and apart.",
+        )
     if rope.scale and rope.original_length:
         reach = rope.scale * rope.original_length
         if recipe.window > reach * SCALE_SLACK:

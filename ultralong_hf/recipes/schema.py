@@ -39,6 +39,8 @@ Share = Annotated[float, Between(0, 1)]
 
 LAB = "lab"
 """A model or source of this name is the laptop lab's: shipped with this package, or made from the seed."""
+SAMPLE = "sample"
+"""Conversations of this name ship with this package."""
 
 TASK_FAMILIES = ("needle", "passkey", "ruler", "lveval", "infinitebench", "perplexity", "standard")
 """The tasks of `ultralong_hf.evaluation.tasks.FAMILIES`, which knows what is behind the names."""
@@ -229,16 +231,104 @@ class MemorySection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConversationColumns:
+    """Which columns of a source hold what; null: those that its format has."""
+
+    messages: str | None = None
+    prompt: str | None = None
+    input: str | None = None
+    """Stands under the prompt, as in Alpaca."""
+    completion: str | None = None
+    system: str | None = None
+
+
+ConversationFormat = Literal["messages", "sharegpt", "alpaca", "prompt_completion"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationSource(Source):
+    """Where conversations come from: files, a Hub dataset, or a name that ships with this package.
+
+    The names: `lab`, made from the seed; `sample`, some dozens of short conversations of ours; `ultralong`,
+    the sources of the paper's blend.
+    """
+
+    label: str | None = None
+    """What reports call this source; null: the name of its path."""
+    domain: str | None = None
+    """Such as general, math or code; `domains` shares the samples out among them."""
+    format: ConversationFormat | None = None
+    """Null: told by the columns of each record, and reported."""
+    columns: ConversationColumns | None = None
+    where: dict[str, Any] | None = None
+    """Only records with these values are of this source: {lang: python}."""
+    share: Annotated[float, Between(0)] | None = None
+    """Of the samples of its domain, beside the other sources'; null: by how many there are."""
+    licence: str | None = None
+    """As its card states it; kept in the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewriteSection:
+    """Answers written anew by a stronger model behind an OpenAI-compatible endpoint."""
+
+    base_url: str
+    """With its version: https://api.openai.com/v1, http://127.0.0.1:8000/v1."""
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable with the key. A key never stands in a recipe."""
+    turns: Literal["all", "last"] = "all"
+    """all: each answer, in order, after those that are new already. last: the last one alone."""
+    system: str | None = None
+    """A system message for the model that writes; it is no part of the sample."""
+    max_tokens: Positive = 4096
+    """Of an answer. One that is cut there is dropped."""
+    temperature: Annotated[float, Between(0)] | None = None
+    """Null: the server's."""
+    token_limit_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls the limit; OpenAI's newer models take the second alone."""
+    concurrency: Positive = 16
+    timeout: Annotated[float, Between(0)] = 600.0
+    """Seconds of a request."""
+    retries: Count = 5
+    usd_per_million_prompt_tokens: Annotated[float, Between(0)] | None = None
+    usd_per_million_completion_tokens: Annotated[float, Between(0)] | None = None
+    max_failed_share: Share = 0.05
+    """Of the answers asked for; with more failures the run stops."""
+    ledger: str | None = None
+    """The file of answers received; null: in `instruct.output_dir`. Any blend may go on with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class InstructSection:
     """The blend of conversations for the SFT stage."""
 
-    sources: list[Source] = field(default_factory=list)
+    sources: list[ConversationSource] = field(default_factory=list)
+    data_dir: str | None = None
+    """A folder with copies of Hub datasets (owner/name, owner--name or name), looked into before the Hub."""
+    samples: Positive | None = None
+    """Of the whole blend; null: all that the shares allow."""
+    domains: dict[str, Any] | None = None
+    """Share of each domain of the samples: {general: 0.4, math: 0.3, code: 0.3}; null: as they come."""
     max_length: Length = 8192
     """Tokens; a longer sample is dropped and counted, never cut."""
     messages_column: str = "messages"
     prompt_column: str = "prompt"
     completion_column: str = "completion"
+    chat_template: str | None = None
+    """A file with a Jinja template in place of the tokenizer's own."""
+    filters: dict[str, Any] | None = None
+    """As `data.filters`: benchmarks' texts, duplicates, languages that are left out."""
+    rewrite: RewriteSection | None = None
+    on_error: Literal["skip", "stop"] = "skip"
+    """Of records that are no conversations: left out and reported, or the end of the run."""
+    max_bad_share: Share = 0.05
+    """Of a source's records; with more bad ones the run stops."""
+    packed_length: Length | None = None
+    """Tokens of a row with `sft.packing`; null: `max_length`."""
     seed: int = 0
+    output_dir: str | None = None
+    """The blend: made when it is missing, read when it is there. Null: `blend` beside the stage's folder."""
     eval_samples: Count = 0
     """Samples at the end of the blend that are held out of training."""
 

@@ -28,6 +28,7 @@ _TAKEN_BY_STAGE = {
         "max_length": "use instruct.max_length: longer samples are dropped and counted, not cut.",
         "completion_only_loss": "only the assistant's tokens count in this stage.",
         "assistant_only_loss": "only the assistant's tokens count in this stage.",
+        "chat_template_path": "use instruct.chat_template: samples are tokens before the trainer is made.",
     },
     "preference": {
         "max_length": "use preference_data.max_length: longer pairs are dropped and counted, not cut.",

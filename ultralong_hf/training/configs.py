@@ -102,6 +102,9 @@ def _defaults(recipe: Recipe, stage: str, section: dict[str, Any]) -> dict[str, 
     }
     if stage in ("cpt", "preference"):
         values["per_device_eval_batch_size"] = 1  # the library's 8 rows of 1M tokens fit nowhere
+    if section.get("packing") or section.get("padding_free"):
+        # a batch is one row then, and accelerate tells what it has filled up by rows
+        values["per_device_eval_batch_size"] = 1
     if "gradient_checkpointing" not in section:  # on as in TRL, under the name that is not deprecated
         values["activation_checkpointing"] = True
     return values

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ultralong_hf.data.instructions import build_samples, read_rows
 from ultralong_hf.recipes import Recipe
-from ultralong_hf.recipes.schema import LAB, InstructSection
 from ultralong_hf.rope import extend_context
 from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
 from ultralong_hf.training.configs import finished_folder, stage_config
@@ -16,6 +13,7 @@ from ultralong_hf.training.models import apply_kernels, load_both
 from ultralong_hf.training.padding import WithoutPaddingMask
 from ultralong_hf.training.parallel import plan_stage
 from ultralong_hf.training.rows import hold_out, open_rows, row_collator
+from ultralong_hf.training.samples import open_samples, pack_samples, row_length
 from ultralong_hf.training.telemetry import watch
 from ultralong_hf.training.trainer import LongContextTrainer
 
@@ -87,20 +85,24 @@ def sft_trainer(
     """Fine-tuning on short conversations; only the assistant's tokens count.
 
     `model`: loaded (with its `tokenizer`), or a folder or Hub id; none: what the recipe's CPT stage left.
-    Devices share samples as `recipe.parallel` says; batches are padded so that they split.
+    The blend is made first where it is missing. With `sft.packing`, conversations share rows without seeing
+    each other. Devices share samples as `recipe.parallel` says; batches are padded so that they split.
     """
     model = model or finished_folder(recipe, "cpt")
-    plugin = plan_stage(recipe, "sft", model, length=recipe.instruct.max_length, padded=True)
+    longest = row_length(recipe)
+    plugin = plan_stage(recipe, "sft", model, length=longest, padded=True)
     require_memory(recipe, "sft", model, plugin)
     model, tokenizer = load_both(recipe.model, model, tokenizer)
     if wants_exact_angles(model.config):
         install_exact_angles(model)
     section = recipe.instruct
-    samples = build_samples(section, tokenizer=tokenizer, rows=_conversations(section)).dataset
-    train_samples, eval_samples = hold_out(samples, section.eval_samples, "instruct.eval_samples")
+    args = stage_config(recipe, "sft", evaluates=section.eval_samples > 0, plugin=plugin)
+    train_samples, eval_samples = hold_out(
+        open_samples(recipe, tokenizer, args), section.eval_samples, "instruct.eval_samples"
+    )
+    train_samples, eval_samples = pack_samples(recipe, train_samples, eval_samples)
     apply_kernels(model, recipe.model)
-    args = stage_config(recipe, "sft", evaluates=eval_samples is not None, plugin=plugin)
-    prepare_model(model, recipe, args, plugin, section.max_length)
+    prepare_model(model, recipe, args, plugin, longest)
     trainer = LongContextTrainer(
         model=model,
         args=args,
@@ -109,7 +111,7 @@ def sft_trainer(
         eval_dataset=eval_samples,
         processing_class=tokenizer,
         callbacks=callbacks,
-        bucket_length=section.max_length,
+        bucket_length=longest,
         merges_adapters=recipe.memory.lora is not None,
     )
     trainer.data_collator = WithoutPaddingMask(trainer.data_collator)
@@ -117,16 +119,3 @@ def sft_trainer(
     prepare_optimizer(trainer, recipe)
     watch(trainer, recipe, "sft", plugin)
     return trainer
-
-
-def _conversations(section: InstructSection) -> Iterator[tuple[str, Any]]:
-    """(place, row) of all sources; the source `lab` is made from the seed."""
-    for source in section.sources:
-        if source.path != LAB:
-            yield from read_rows([source])
-            continue
-        from ultralong_hf.lab.corpus import conversations
-
-        yield from (
-            (f"lab, row {number}", row) for number, row in enumerate(conversations(section.seed), start=1)
-        )

@@ -68,12 +68,14 @@ class LongContextTrainer(ExplainsShortage, SFTTrainer):
                 output.metrics[f"{metric_key_prefix}_loss_{start}_{end}"] = total / count
         return output
 
-    def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         assert isinstance(self.model, torch.nn.Module)
+        # of rows that hold several samples, each of which begins at 0
+        positions = inputs.get("position_ids") if "cu_seq_lens_q" in inputs else None
         with _catch_outputs(self.model) as outputs:
-            result = super().prediction_step(*args, **kwargs)
+            result = super().prediction_step(model, inputs, *args, **kwargs)
         for output in outputs:
-            sums = _bucket_sums(output, self._edges).to(self.accelerator.device)
+            sums = _bucket_sums(output, self._edges, positions).to(self.accelerator.device)
             # per row, so that the rows by which accelerate fills up a last batch are left out again
             self._bucket_sums += self.accelerator.gather_for_metrics(sums).sum(dim=0).cpu()
         return result
@@ -132,13 +134,22 @@ def _catch_outputs(model: torch.nn.Module) -> Iterator[list[FusedCausalLMOutput]
         handle.remove()
 
 
-def _bucket_sums(output: FusedCausalLMOutput, edges: list[int]) -> torch.Tensor:
-    """[B, K, 2]: summed losses, and tokens, of each row and bucket. A token's position is its own."""
+def _bucket_sums(
+    output: FusedCausalLMOutput, edges: list[int], position_ids: torch.Tensor | None = None
+) -> torch.Tensor:
+    """[B, K, 2]: summed losses, and tokens, of each row and bucket. A token's position is its own.
+
+    `position_ids`: [B, S], where they do not count on through the row.
+    """
     assert output.log_probs is not None
     assert output.label_mask is not None
     losses, counted = -output.log_probs.float().cpu().numpy(), output.label_mask.cpu().numpy()
-    positions = np.arange(1, losses.shape[1] + 1)
+    positions = np.broadcast_to(np.arange(1, losses.shape[1] + 1), losses.shape)
+    if position_ids is not None:  # the loss at a place is that of the token after it
+        following = torch.roll(position_ids, -1, dims=1).cpu().numpy()
+        positions = following[:, : losses.shape[1]]
     rows = [
-        sum_by_bucket(row[mask], positions[mask], edges) for row, mask in zip(losses, counted, strict=True)
+        sum_by_bucket(row[mask], place[mask], edges)
+        for row, mask, place in zip(losses, counted, positions, strict=True)
     ]
     return torch.tensor(np.array(rows, dtype=np.float32)).transpose(1, 2)

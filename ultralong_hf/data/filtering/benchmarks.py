@@ -20,26 +20,51 @@ class BenchmarkText(NamedTuple):
     text: str
 
 
-def read_benchmarks(pattern: str, *, columns: Sequence[str] | None = None) -> Iterator[BenchmarkText]:
+def read_benchmarks(
+    pattern: str,
+    *,
+    columns: Sequence[str] | None = None,
+    name: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+) -> Iterator[BenchmarkText]:
     """The texts of a file, folder or glob of JSON lines, JSON lists, Parquet and text files.
 
     All texts of a row are read, within lists and structures too, or those of the named columns alone; a file
-    of another kind is one text. Raises DocumentError for files that are not there or cannot be read, and for
-    columns that no row has.
+    of another kind is one text. With a `split`, `pattern` is a Hub dataset, `name` its configuration. Raises
+    DocumentError for what is not there or cannot be read, and for columns that no row has.
     """
-    root, names = find_files(pattern)
+    if split is not None:
+        label = pattern if name is None else f"{pattern}, {name}"
+        parts = {label: _read_hub(pattern, name, split, revision)}
+    else:
+        root, names = find_files(pattern)
+        parts = {file: _read_rows(os.path.join(root, file)) for file in names}
     missing = set(columns or ())
-    for name in names:
-        for number, row in enumerate(_read_rows(os.path.join(root, name))):
+    for label, rows in parts.items():
+        for number, row in enumerate(rows):
             chosen = {key: value for key, value in row.items() if columns is None or key in columns}
             missing.difference_update(chosen)
             for column, value in chosen.items():
-                place = f"{name}, row {number}, {column}" if column else name
+                place = f"{label}, row {number}, {column}" if column else label
                 yield from (BenchmarkText(place, text) for text in _texts(value))
     if missing:
         raise DocumentError(
             f"{pattern}: no row has the columns {sorted(missing)}. Name others, or none for all."
         )
+
+
+def _read_hub(path: str, name: str | None, split: str, revision: str | None) -> Iterator[dict[str, Any]]:
+    import datasets
+
+    try:
+        yield from datasets.load_dataset(path, name, split=split, revision=revision)
+    except Exception as error:  # load_dataset raises errors of five libraries
+        reason = " ".join(str(error).split())
+        raise DocumentError(
+            f"benchmark {path} cannot be loaded: {reason} Give a file with its texts in its place, or leave "
+            "it out of decontaminate.files."
+        ) from error
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -28,6 +28,11 @@ class BenchmarkFile:
     """File, folder or glob: JSON lines, a JSON list, Parquet, text; plain or compressed."""
     columns: tuple[str, ...] | None = None
     """None: all texts of a row."""
+    split: str | None = None
+    """Given: the path is a Hub dataset, and this its split."""
+    name: str | None = None
+    """Configuration of a Hub dataset."""
+    revision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,12 @@ class DecontaminateSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Without the folders, which differ from machine to machine."""
-        files = [[Path(file.path).name, file.columns and list(file.columns)] for file in self.files]
+        files = [
+            [Path(file.path).name, file.columns and list(file.columns)]
+            if file.split is None
+            else {key: value for key, value in asdict(file).items() if value is not None}
+            for file in self.files
+        ]
         return {**asdict(self), "files": files}
 
 
@@ -189,7 +199,16 @@ def _benchmark_file(reader: _Reader, value: Any, place: str) -> BenchmarkFile | 
         reader.faults.append(f"{place} holds {dict(value)!r}: a path is needed.")
         return None
     columns = given.get("columns")
+    hub = {key: given.get(key) for key in ("split", "name", "revision")}
+    for key, text in hub.items():
+        if text is not None and not isinstance(text, str):
+            reader.faults.append(f"{place}.{key} is {text!r}: a text is needed.")
+    if hub["split"] is None and (hub["name"] or hub["revision"]):
+        reader.faults.append(
+            f"{place} holds {dict(value)!r}: name and revision are of Hub datasets; add split."
+        )
     return BenchmarkFile(
         path=str(given["path"]),
         columns=None if columns is None else reader.texts(columns, f"{place}.columns"),
+        **hub,
     )

@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ from ultralong_hf.data.filtering.duplicates import (
     sign_words,
 )
 from ultralong_hf.data.filtering.filter_settings import (
+    BenchmarkFile,
     FilterSettings,
     LanguageSettings,
     parse_settings,
@@ -105,7 +106,7 @@ class Filters:
         """The n-grams of the benchmark files."""
         chosen = self._settings.decontaminate
         assert chosen is not None
-        texts = [text for file in chosen.files for text in read_benchmarks(file.path, columns=file.columns)]
+        texts = [text for file in chosen.files for text in read_benchmarks(**_arguments(file))]
         return BenchmarkIndex(texts, ngram=chosen.ngram, least_words=chosen.least_words)
 
     def annotate(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -222,6 +223,10 @@ class Removals:
         assert self._near is not None
         similarity = round(float(self._near.similarity[document]), 3)
         return {"of": int(self._near.original[document]), "similarity": similarity}
+
+
+def _arguments(file: BenchmarkFile) -> dict[str, Any]:
+    return {"pattern": file.path, **{f.name: getattr(file, f.name) for f in fields(file) if f.name != "path"}}
 
 
 def _version(package: str) -> str:

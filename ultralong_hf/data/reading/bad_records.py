@@ -59,6 +59,8 @@ class RecordPolicy:
     max_bad_share: float = 0.05
     """Of a source's records, empty ones among them. It is looked at when the source ends and, from 1,000
     records on, at each bad one."""
+    column_advice: str = "Set text_column to one of them"
+    """What to do where all that is wrong is a column that is not there."""
     _counts: dict[int, SourceCounts] = field(default_factory=dict, init=False, repr=False)
     _places: dict[bool, list[BadRecord]] = field(default_factory=dict, init=False, repr=False)
 
@@ -107,7 +109,7 @@ class RecordPolicy:
         reasons = ", ".join(f"{n:,} {word}" for word, n in sorted(counts.bad.items()))
         first = next((f" {p.place}: {p.reason}" for p in self._places[False] if p.source == source), "")
         is_column = counts.bad[NO_COLUMN] == bad
-        advice = "Set text_column to one of them" if is_column else "Repair it, choose its files by a glob"
+        advice = self.column_advice if is_column else "Repair it, choose its files by a glob"
         raise DocumentError(
             f"{counts.label}: {share} of the {records:,} records read are bad ({reasons}).{first} "
             f"{advice}, leave the source out, or raise max_bad_share."

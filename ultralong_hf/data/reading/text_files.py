@@ -25,7 +25,7 @@ def read_jsonl(file: SourceFile, fields: Fields, rows: Rows, report: Report) -> 
     start, remainder, step = rows
     row = -1
     try:
-        for row, line in enumerate(_read_lines(file.path)):
+        for row, line in enumerate(read_lines(file.path)):
             if row == 0 and _is_one_value(file.path, line):
                 if rows.holds(0):
                     report(BadValueError(NOT_JSON, _ONE_VALUE).at(file.number, 0, file.name))
@@ -79,7 +79,7 @@ def _line_text(line: bytes, fields: Fields) -> str:
     try:
         record = orjson.loads(line)
     except ValueError:
-        record = _slow_record(line)
+        record = parse_slowly(line)
         is_utf8 = False
     if fields.where and not fields.match(record):
         return ""
@@ -94,7 +94,7 @@ def _line_text(line: bytes, fields: Fields) -> str:
     return check_text(text, fields.text)
 
 
-def _slow_record(line: bytes) -> Any:
+def parse_slowly(line: bytes) -> Any:
     """What Python's parser makes of a line that orjson refuses, or the reason why that refuses it too.
 
     It takes NaN, and half surrogates in other columns than the text.
@@ -107,7 +107,7 @@ def _slow_record(line: bytes) -> Any:
         raise BadValueError(NOT_JSON, "nested too deep. One object a line is read.") from None
 
 
-def _read_lines(path: str) -> Iterator[bytes]:
+def read_lines(path: str) -> Iterator[bytes]:
     suffix = os.path.splitext(path)[1].lower()
     if suffix in DECOMPRESSORS:
         yield from _split_lines(read_blocks(path, suffix))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's set, told apart by the colour-blind too; sources beyond the last share its colour.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 _OTHERS = "#bdbdbd"
 _OWN, _EARLIER, _UNSEEN = "#0072B2", "#a9cfe8", "#ffffff"
 _DOTS_PER_INCH = 150
@@ -29,7 +29,7 @@ def draw_composition(manifest: Mapping[str, Any], path: Path) -> Path:
 
     Raises StoreError if the file cannot be written.
     """
-    return _save(composition_figure(manifest), path)
+    return save_figure(composition_figure(manifest), path)
 
 
 def draw_row(facts: Mapping[str, Any], path: Path, *, mask_documents: bool) -> Path:
@@ -37,7 +37,7 @@ def draw_row(facts: Mapping[str, Any], path: Path, *, mask_documents: bool) -> P
 
     Raises StoreError if the file cannot be written.
     """
-    return _save(row_figure(facts, mask_documents=mask_documents), path)
+    return save_figure(row_figure(facts, mask_documents=mask_documents), path)
 
 
 def composition_figure(manifest: Mapping[str, Any]) -> Figure:
@@ -46,7 +46,7 @@ def composition_figure(manifest: Mapping[str, Any]) -> Figure:
     edges, sources = composition["edges"], composition["sources"]
     used = [n for n in range(len(edges)) if any(s["before"]["documents"][n] for s in sources)]
     shown = range(used[0], used[-1] + 1) if used else range(1)
-    figure = _figure((9.0, 6.4))
+    figure = new_figure((9.0, 6.4))
     above, below = figure.subplots(2, 1, sharex=True, sharey=True)
     figure.suptitle(_title(manifest), fontsize=12, x=0.01, ha="left")
     for axes, which, label in ((above, "before", "as read"), (below, "after", "as taken for the store")):
@@ -72,7 +72,7 @@ def row_figure(facts: Mapping[str, Any], *, mask_documents: bool) -> Figure:
 
     pieces = facts["pieces"]
     length = sum(piece["length"] for piece in pieces)
-    figure = _figure((7.6, 7.0))
+    figure = new_figure((7.6, 7.0))
     axes = figure.subplots()
     seen = attention_blocks(pieces, cells=min(_CELLS, length), mask_documents=mask_documents)
     axes.imshow(
@@ -145,7 +145,7 @@ def _draw_buckets(
     bottom = np.zeros(len(shown))
     for number, source in enumerate(sources):
         height = np.array([source[which]["tokens"][n] for n in shown]) / total
-        colour = _COLOURS[number] if number < len(_COLOURS) else _OTHERS
+        colour = COLOURS[number] if number < len(COLOURS) else _OTHERS
         axes.bar(range(len(shown)), height, 0.8, bottom=bottom, color=colour, label=source["label"])
         bottom += height
     axes.set_title(f"{label}: {total:,} tokens", fontsize=10, loc="left")
@@ -156,7 +156,7 @@ def _draw_buckets(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _figure(inches: tuple[float, float]) -> Figure:
+def new_figure(inches: tuple[float, float]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -165,7 +165,7 @@ def _figure(inches: tuple[float, float]) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
     partial = path.with_name(f".{path.name}.partial")
     try:
         figure.savefig(partial, dpi=_DOTS_PER_INCH, format="png")
