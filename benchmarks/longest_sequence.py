@@ -1,0 +1,321 @@
+"""The longest row that trains under one cap of memory, and the time of a step: ours, TRL's and transformers'.
+
+python benchmarks/longest_sequence.py [--quick]
+
+Every contestant trains the same model, one row a step, with AdamW in float32, in a process of its own whose
+memory is capped (RLIMIT_DATA on a CPU; the card on a GPU): so much more than the process has when the
+libraries are imported. The model has the widths of Llama-3.1-8B over 32, and 8 of its layers. A length is
+tried by training one step of it; the search stops at 6 times what TRL's settings reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+warnings.filterwarnings("ignore")
+
+import torch
+import transformers
+import trl
+from datasets import Dataset
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from ultralong_hf.memory.checkpointing import make_storage, set_checkpointing
+from ultralong_hf.memory.lm_head import set_lm_head_tile
+from ultralong_hf.memory.tiling import tile_modules
+
+SHAPE = {
+    "hidden_size": 128,
+    "intermediate_size": 448,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "vocab_size": 4008,
+}
+SEARCHED = 6
+"""The search ends at this many times the length of TRL's own settings."""
+
+TARGETS = {"length, ours / TRL's defaults": 4.0, "length, ours / TRL's long-context settings": 1.5}
+SLOWEST = 1.05
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """How a trainer is set up. `ours`: what of this package is used, by name."""
+
+    name: str
+    trainer: str = "trl"
+    settings: dict[str, Any] = field(default_factory=dict)
+    ours: dict[str, Any] = field(default_factory=dict)
+
+
+TRANSFORMERS = Contestant("transformers", "transformers")
+DEFAULTS = Contestant("TRL, defaults")
+LONG = Contestant(
+    # docs/source/long_context_training.md of TRL 1.16, without its offload to host memory, which is an error on
+    # a CPU, and its parallelism; the fused loss and checkpoints of every layer are TRL's defaults
+    "TRL, long-context settings",
+    settings={"activation_checkpointing": True, "pad_to_multiple_of": 16},
+)
+SELECTIVE = Contestant(
+    "TRL, selective checkpoints", settings={"activation_checkpointing_kwargs": {"selective": True}}
+)
+HEAD = Contestant("ours: LM head's tile alone", ours={"lm_head": True})
+TILES = Contestant("ours: and tiled MLP", ours={"lm_head": True, "tile": 1024})
+OURS = Contestant("ours: and checkpoints on disk", ours={"lm_head": True, "tile": 1024, "place": "disk"})
+FAST = Contestant(
+    "ours: and attention kept",
+    ours={"lm_head": True, "tile": 1024, "place": "disk", "recompute": "all_but_attention"},
+)
+SHORT = Contestant(
+    "ours: no checkpoints", settings={"activation_checkpointing": False}, ours={"lm_head": True}
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a lower cap and a coarser search, under 45 s")
+    parser.add_argument("--cap", type=int, help="MiB above the imported libraries")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    args = parser.parse_args()
+    cap = args.cap or (160 if args.quick else 800)
+    quantum, steps = (128, 2) if args.quick else (512, 3)
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, "
+        f"{platform.machine()}, {args.threads} threads, cap {cap} MiB; {' '.join(sys.argv)}",
+        flush=True,
+    )
+    bench = Bench(cap, args.threads, quantum)
+    theirs = {who.name: bench.longest(who) for who in (TRANSFORMERS, DEFAULTS, LONG)}
+    limit = SEARCHED * max(theirs[DEFAULTS.name], theirs[LONG.name])
+    more = () if args.quick else (SELECTIVE, HEAD, TILES)
+    lengths = {**theirs, **{who.name: bench.longest(who, limit) for who in (*more, OURS, FAST)}}
+    times = bench.compare(theirs, lengths, steps)
+    report(lengths, limit, times)
+    print(json.dumps(summary(lengths, times)))
+
+
+class Bench:
+    """Runs contestants in processes of their own, all with the same cap."""
+
+    def __init__(self, cap: int, threads: int, quantum: int) -> None:
+        self.cap, self.threads, self.quantum = cap << 20, threads, quantum
+        # a fork has the libraries already, and nothing has used torch's threads yet
+        self._context = multiprocessing.get_context("fork")
+
+    def longest(self, who: Contestant, limit: int | None = None) -> int:
+        """Tokens of the longest row, a multiple of the quantum, to within an eighth; at most `limit`."""
+        low, high = 0, None
+        trial = self.quantum
+        while high is None:
+            if limit is not None and trial >= limit:
+                trial = limit
+            if self.train(who, trial, 1) is None:
+                high = trial
+            else:
+                low = trial
+                if trial == limit:
+                    return low
+                trial *= 2
+        while high - low > max(self.quantum, low // 8):
+            middle = (low + high) // 2 // self.quantum * self.quantum
+            if middle in (low, high):
+                break
+            if self.train(who, middle, 1) is None:
+                high = middle
+            else:
+                low = middle
+        print(f"{who.name:<32} {low:>8,} tokens", flush=True)
+        return low
+
+    def compare(
+        self, theirs: dict[str, int], lengths: dict[str, int], steps: int
+    ) -> dict[str, dict[str, float]]:
+        """Seconds a step at two lengths: the longest of all, and the longest of TRL's."""
+        everybody = (TRANSFORMERS, DEFAULTS, LONG, OURS, FAST, SHORT)
+        found: dict[str, dict[str, float]] = {}
+        for length in sorted({min(theirs.values()), min(theirs[DEFAULTS.name], theirs[LONG.name])}):
+            times: dict[str, list[float]] = {}
+            for _ in range(2):  # in turn, so that what else the machine does falls on all
+                for who in everybody:
+                    if lengths.get(who.name, length) < length:
+                        continue
+                    seconds = self.train(who, length, steps + 1)
+                    if seconds is not None:
+                        times.setdefault(who.name, []).extend(seconds[1:])
+            found[f"{length:,} tokens"] = {name: median(values) for name, values in times.items()}
+        return found
+
+    def train(self, who: Contestant, length: int, steps: int) -> list[float] | None:
+        """Seconds of each step; None where memory did not suffice."""
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_run, args=(theirs, self, who, length, steps))
+        process.start()
+        theirs.close()
+        try:
+            answer = ours.recv()
+        except EOFError:  # an allocation failed where no exception can leave
+            answer = None
+        process.join()
+        if isinstance(answer, str):
+            raise RuntimeError(f"{who.name}, {length} tokens: {answer}")
+        return answer
+
+
+def _run(pipe: Any, bench: Bench, who: Contestant, length: int, steps: int) -> None:
+    torch.set_num_threads(bench.threads)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    cap = data_bytes() + bench.cap
+    resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
+    try:
+        pipe.send(train(who, length, steps))
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        short = isinstance(error, MemoryError) or any(
+            sign in told
+            for sign in ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory")
+        )
+        pipe.send(None if short else told)
+    finally:
+        os._exit(0)
+
+
+def train(who: Contestant, length: int, steps: int) -> list[float]:
+    """Seconds of each step."""
+    torch.manual_seed(0)
+    config = LlamaConfig(**SHAPE, max_position_embeddings=length, attn_implementation="sdpa")
+    model = LlamaForCausalLM(config)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(who, model, length, steps, folder)
+        clock = Clock()
+        trainer.add_callback(clock)
+        trainer.train()
+        assert torch.isfinite(torch.tensor(trainer.state.log_history[0]["loss"]))
+    return clock.seconds
+
+
+def make_trainer(who: Contestant, model: Any, length: int, steps: int, folder: str) -> Trainer:
+    ids = torch.randint(SHAPE["vocab_size"], (length,))
+    rows = Dataset.from_dict({"input_ids": [ids.numpy()] * steps}).with_format("torch")
+    common = {
+        "output_dir": folder,
+        "max_steps": steps,
+        "per_device_train_batch_size": 1,
+        "use_cpu": True,
+        "bf16": False,  # TRL's default; torch's CPU kernels for it are many times slower here
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "dataloader_pin_memory": False,
+        "remove_unused_columns": False,
+    }
+    if who.trainer == "transformers":
+        return Trainer(model, TrainingArguments(**common), data_collator=collate, train_dataset=rows)
+    prepare(model, who.ours, folder)
+    prepared = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    return SFTTrainer(
+        model,
+        args=SFTConfig(**common, **prepared, **who.settings),
+        train_dataset=rows,
+        data_collator=collate,
+        processing_class=tokenizer(),
+    )
+
+
+def prepare(model: Any, ours: dict[str, Any], folder: str) -> None:
+    """As the recipe's section `memory` does it: see ultralong_hf/training/memory.py."""
+    if "lm_head" in ours:
+        set_lm_head_tile(None, "cpu")
+    if "tile" in ours:
+        tile_modules(model, ours["tile"])
+    if "place" in ours:
+        storage = make_storage(ours["place"], folder, torch.device("cpu"))
+        set_checkpointing(model, recompute=ours.get("recompute", "all"), storage=storage)
+
+
+def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    ids = torch.stack([row["input_ids"] for row in rows])
+    return {"input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids)}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="a", eos_token="b")
+
+
+class Clock(transformers.TrainerCallback):
+    """Seconds between the begin and the end of each step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._begun = time.perf_counter()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.seconds.append(time.perf_counter() - self._begun)
+
+
+def data_bytes() -> int:
+    """What RLIMIT_DATA counts of this process."""
+    with open("/proc/self/status", encoding="ascii") as lines:
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData"))
+
+
+def report(lengths: dict[str, int], limit: int, times: dict[str, dict[str, float]]) -> None:
+    print(f"longest row ({limit:,} is where the search ended)")
+    for name, length in lengths.items():
+        print(f"  {name:<32} {length:>8,}")
+    for length, seconds in times.items():
+        print(f"seconds a step at {length}")
+        for name, value in sorted(seconds.items(), key=lambda pair: pair[1]):
+            print(f"  {name:<32} {value:>8.2f}")
+
+
+def summary(lengths: dict[str, int], times: dict[str, dict[str, float]]) -> dict[str, Any]:
+    longest = max(lengths[OURS.name], lengths[FAST.name])
+    ratios = {
+        "length, ours / TRL's defaults": longest / lengths[DEFAULTS.name],
+        "length, ours / TRL's long-context settings": longest / lengths[LONG.name],
+        "length, ours / transformers": longest / lengths[TRANSFORMERS.name],
+    }
+    least: Callable[[dict[str, float], bool], float] = lambda seconds, ours: min(  # noqa: E731
+        value for name, value in seconds.items() if name.startswith("ours") is ours
+    )
+    slowest = {}
+    for length, seconds in times.items():
+        name = f"step at {length}, ours / the best of them"
+        ratios[name], slowest[name] = least(seconds, True) / least(seconds, False), SLOWEST
+    met = all(ratios[name] >= target for name, target in TARGETS.items())
+    met = met and all(ratios[name] <= most for name, most in slowest.items())
+    return {
+        "benchmark": "longest_sequence",
+        "ratios": {name: round(value, 3) for name, value in ratios.items()},
+        "targets": {**TARGETS, **slowest},
+        "met": met,
+    }
+
+
+if __name__ == "__main__":
+    main()
