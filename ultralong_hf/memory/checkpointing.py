@@ -34,9 +34,11 @@ def set_checkpointing(
     the others keep their activations. `storage`: takes the inputs of checkpointed layers and, with
     `all_but_attention`, what attention gave. Arguments of the caller for torch's checkpoint are kept.
     """
-    enable = type(model).activation_checkpointing_enable
+    new, old = "activation_checkpointing_enable", "gradient_checkpointing_enable"
+    name = new if hasattr(model, new) else old  # as transformers 5.17 has it
+    enable = getattr(type(model), name)
 
-    def activation_checkpointing_enable(
+    def set_up(
         activation_checkpointing_kwargs: dict[str, Any] | None = None,
         every_n_layers: int = 1,
         offload: bool = False,
@@ -53,7 +55,7 @@ def set_checkpointing(
                         module._gradient_checkpointing_func, storage
                     )
 
-    model.activation_checkpointing_enable = activation_checkpointing_enable  # type: ignore[method-assign]
+    setattr(model, name, set_up)
 
 
 def _stored(checkpoint: Callable[..., Any], storage: Storage) -> Callable[..., Any]:
