@@ -10,6 +10,7 @@ from ruler_prompts import ESSAYS, make_prompt, parts_of, shared_task
 from ultralong_hf.evaluation.ruler.definitions import DEPTHS, NOISE, TASKS, Niah
 from ultralong_hf.evaluation.ruler.essays import split_sentences
 from ultralong_hf.evaluation.ruler.niah import Question
+from ultralong_hf.evaluation.ruler.pieces import Layout
 from ultralong_hf.evaluation.ruler.words import word_lists
 
 NIAH = [name for name, arguments in TASKS.items() if isinstance(arguments, Niah)]
@@ -139,3 +140,28 @@ def test_essays_begin_again_at_their_end_and_the_prompt_says_so():
     _, context, _ = parts_of("niah_single_2", prompt)
     assert context.count("The old keeper number 0 ") == 2
     assert [note for note in prompt.notes if note.startswith("repeated text")]
+
+
+@pytest.mark.parametrize("name", ["niah_multikey_2", "niah_multikey_3"])
+def test_no_distractor_has_an_asked_key_or_value_even_where_all_of_them_are(name):
+    generator = shared_task(name).maker.generator
+    lines = generator._distractors.draw(4000, 1, [], [])
+    texts = Layout(lines.tables, lines.rows.ravel()).text()
+    [first, *_] = found = [(key, value) for _, key, value in STATEMENT.findall(texts)]
+    fewer = generator._distractors.draw(4000, 1, [first[0]], [found[1][1]])
+    kept = [
+        (key, value) for _, key, value in STATEMENT.findall(Layout(fewer.tables, fewer.rows.ravel()).text())
+    ]
+    assert kept == [(key, value) for key, value in found if key != first[0] and value != found[1][1]]
+    assert len(kept) == len(found) - 2
+
+
+def test_values_of_distractors_differ_and_their_order_is_the_samples_own():
+    generator = shared_task("niah_multikey_2").maker.generator
+    drawn = [generator._distractors.draw(4000, seed, [], []) for seed in (1, 2)]
+    values = [
+        [value for _, _, value in STATEMENT.findall(Layout(lines.tables, lines.rows.ravel()).text())]
+        for lines in drawn
+    ]
+    assert all(len(set(row)) == len(row) > 100 for row in values)
+    assert values[0] != values[1]

@@ -15,7 +15,7 @@ from ultralong_hf.evaluation.ruler.pieces import Layout, PieceEncoder
 LENGTH = 6500
 QUICK = ("GPT-2", "Llama 3", "Llama 2", "Unigram", "WordPiece")
 JOIN_ACROSS_WORDS = ("Llama 2", "Mistral", "Gemma", "no words")
-"""The small ones, which were trained without a split into words; the models' own do not."""
+"""These small ones were trained without a split into words; the models' own, by SentencePiece, with one."""
 
 
 @pytest.fixture

@@ -113,6 +113,15 @@ def test_compounds_are_an_adjective_and_a_noun_and_longer_lists_begin_alike():
     assert set(of_one) <= {f"{adjectives[100]}-{noun}" for noun in nouns}
 
 
+def test_words_are_those_of_wonderwords():
+    from wonderwords import RandomWord
+
+    words = RandomWord()
+    for ours, kind in zip(word_lists(), ("noun", "adjective", "verb"), strict=True):
+        assert ours == sorted(set(words.filter(include_categories=[kind])))
+        assert len(ours) > 900
+
+
 def test_list_numbers_are_tokenized_once_for_all_samples():
     generator = shared_task("cwe").maker.generator
     first = generator._numbers(16_384)

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 
 from ultralong_hf.evaluation.ruler.definitions import DEPTHS, NOISE, Niah
+from ultralong_hf.evaluation.ruler.distractors import Distractors, Lines
 from ultralong_hf.evaluation.ruler.drafts import Draft, Stream, insert_pieces, random_stream
 from ultralong_hf.evaluation.ruler.essays import Essays
 from ultralong_hf.evaluation.ruler.pieces import Layout, PieceEncoder, Pieces
-from ultralong_hf.evaluation.ruler.words import draw, draw_different
-
-# Distractors are drawn so many at a time, as tokens are missing, and this share more.
-_FIRST_DRAW, _SPARE_SHARE = 64, 1.03
+from ultralong_hf.evaluation.ruler.words import draw_different
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +86,6 @@ class _LinesDraft(_NiahDraft):
         depths = [round(100 * place / units, 2) for place in places]
         return {"units": units, "needles_at": places, "depths": depths, "keys": list(self.question.keys)}
 
-    def _with_needles(self, lines: np.ndarray, units: int, first_needle: int) -> np.ndarray:
-        return insert_pieces(lines, self.places(units), range(first_needle, first_needle + len(self.needles)))
-
 
 @dataclass(kw_only=True)
 class NoiseDraft(_LinesDraft):
@@ -100,7 +95,8 @@ class NoiseDraft(_LinesDraft):
         return int((room - self.needles.lengths.sum()) // self.noise.lengths[0])
 
     def layout(self, units: int) -> Layout:
-        order = self._with_needles(np.zeros(units, dtype=np.int64), units, 1)
+        lines = np.zeros(units, dtype=np.int64)
+        order = insert_pieces(lines, self.places(units), range(1, 1 + len(self.needles)))
         return Layout((self.noise, self.needles), order)
 
 
@@ -108,42 +104,18 @@ class NoiseDraft(_LinesDraft):
 class DistractorsDraft(_LinesDraft):
     """The haystack's lines are needles too, with other keys and values."""
 
-    arguments: Niah
-    encoder: PieceEncoder = field(repr=False)
-    lines: Pieces | None = field(default=None, repr=False)
+    lines: Lines = field(repr=False)
 
     def fit(self, room: int) -> int:
         room -= int(self.needles.lengths.sum())
-        self.lines = self._draw_lines(max(room, 0))
         return int(np.searchsorted(self.lines.ends, room, side="right"))
 
     def layout(self, units: int) -> Layout:
-        assert self.lines is not None, "fit() draws the lines"
-        return Layout(
-            (self.lines, self.needles), self._with_needles(np.arange(units), units, len(self.lines))
-        )
-
-    def _draw_lines(self, room: int) -> Pieces:
-        rng = random_stream(self.seed, Stream.TEXT)
-        lines = self.encoder.encode(self._lines(rng, _FIRST_DRAW))
-        while lines.ends[-1] <= room:
-            average = lines.ends[-1] / len(lines)
-            missing = int((room - lines.ends[-1]) / average * _SPARE_SHARE) + _FIRST_DRAW
-            lines = Pieces.join([lines, self.encoder.encode(self._lines(rng, missing))])
-        return lines
-
-    def _lines(self, rng: np.random.Generator, count: int) -> list[str]:
-        """None has a key that is asked for, nor a value that counts as an answer."""
-        keys = draw(self.arguments.keys, rng, count)
-        values = draw(self.arguments.values, rng, count)
-        own_keys, own_values = set(self.question.keys), set(self.references)
-        pattern = f"{self.arguments.needle}\n"
-        kind = self.arguments.values
-        return [
-            pattern.format(values=kind, key=key, value=value)
-            for key, value in zip(keys, values, strict=True)
-            if key not in own_keys and value not in own_values
-        ]
+        rows, tables = self.lines.rows[:units], (*self.lines.tables, self.needles)
+        first = sum(map(len, self.lines.tables))
+        places = [place * rows.shape[1] for place in self.places(units)]
+        order = insert_pieces(rows.ravel(), places, range(first, first + len(self.needles)))
+        return Layout(tables, order)
 
 
 @dataclass(kw_only=True)
@@ -188,10 +160,14 @@ class EssayDraft(_NiahDraft):
 class NiahGenerator:
     """Drafts of one of the eight needle tasks. `essays` are needed where they are the haystack."""
 
-    def __init__(self, arguments: Niah, encoder: PieceEncoder, essays: Essays | None = None) -> None:
+    def __init__(
+        self, arguments: Niah, encoder: PieceEncoder, *, seed: int, essays: Essays | None = None
+    ) -> None:
         self.arguments, self._encoder, self._essays = arguments, encoder, essays
         self.answer_tokens = arguments.answer_tokens
-        self._noise = encoder.encode([f"{NOISE}\n"]) if arguments.haystack == "noise" else None
+        haystack = arguments.haystack
+        self._noise = encoder.encode([f"{NOISE}\n"]) if haystack == "noise" else None
+        self._distractors = Distractors(arguments, encoder, seed=seed) if haystack == "needle" else None
 
     def draw(self, length: int, sample: int, seed: int) -> Draft:
         rng = random_stream(seed, Stream.QUESTION)
@@ -201,8 +177,10 @@ class NiahGenerator:
         wording["needles"] = self._encoder.encode([behind.format(needle) for needle in question.needles])
         if self._noise is not None:
             return NoiseDraft(**wording, noise=self._noise)
-        if self._essays is None:
-            return DistractorsDraft(**wording, arguments=self.arguments, encoder=self._encoder)
+        if self._distractors is not None:
+            lines = self._distractors.draw(length, seed, question.keys, question.references)
+            return DistractorsDraft(**wording, lines=lines)
+        assert self._essays is not None, "an essay task needs essays"
         depths = sorted(rng.choice(DEPTHS, size=len(question.needles), replace=False).tolist())
         return EssayDraft(**wording, essays=self._essays, encoder=self._encoder, depths=tuple(depths))
 

@@ -26,8 +26,11 @@ LINE_END, STOP = "\n", "."
 # What a piece that ends with a blank line is tokenized before: GPT-2's pattern makes one token of two line
 # ends at the end of a text, two of them before a letter.
 BLANK_LINE, LETTER = "\n\n", "A"
+_FEW_CHARACTERS, _LITTLE_CHARACTERS = 1 << 12, 1 << 20
+"""Left to `tokenizers` are batches below the first, which are not worth another engine's threads, and all
+texts up to the second, which take less time than to open it."""
 _LOOK_TOKENS = 128
-_RANDOM_LOOKS = 2
+_RANDOM_LOOKS, _MOST_RARE = 2, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,23 +148,21 @@ class PieceEncoder:
                 f"{type(tokenizer).__name__} is not backed by the `tokenizers` library: "
                 "load the fast (tokenizer.json) form of this tokenizer."
             )
-        self._engine: Engine = open_engine(tokenizer, engine=engine)
+        self._engine_name, self._seen = engine, 0
         self._plain = PlainTextEncoder(tokenizer)
         self._marks = {mark: self._ids(mark) for mark in (LINE_END, STOP)}
         self._letter = self._ids(LINE_END + LETTER)[len(self._marks[LINE_END]) :]
 
-    @property
-    def engine(self) -> str:
-        """Its name: gigatoken or tokenizers."""
-        return self._engine.name
+    @cached_property
+    def engine(self) -> Engine:
+        """For much text: opened when there is some."""
+        return open_engine(self._plain, engine=self._engine_name)
 
     def encode(self, texts: Sequence[str]) -> Pieces:
         """Raises EngineMismatch: then none of the pieces made so far can be trusted."""
         marked = np.array([text.startswith(" ") for text in texts], dtype=bool)
         lettered = np.array([text.endswith(BLANK_LINE) for text in texts], dtype=bool)
-        encoded = self._engine.encode(_between_others(texts, marked, lettered))
-        ids = encoded.tokens.astype(np.int32)
-        lengths = encoded.lengths.astype(np.int64)
+        ids, lengths = self._encode_all(_between_others(texts, marked, lettered))
         starts = np.cumsum(lengths) - lengths
         before = np.where(marked, len(self._marks[STOP]), len(self._marks[LINE_END]))
         behind = np.where(lettered, len(self._letter), 0)
@@ -173,6 +174,17 @@ class PieceEncoder:
         sound[ended] = _stand_at(ids, (starts + lengths - behind)[ended], self._letter)
         kept = np.maximum(lengths - before - behind, 0)
         return Pieces(list(texts), ids[_spread(starts + before, kept)], kept, sound)
+
+    def _encode_all(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(int32 ids of all texts, int64 tokens of each)."""
+        characters = sum(map(len, texts))
+        self._seen += characters
+        if characters < _FEW_CHARACTERS or self._seen < _LITTLE_CHARACTERS:
+            parts = self._plain.encode_short(texts)
+            ids = np.concatenate([np.empty(0, np.int32), *parts]).astype(np.int32)
+            return ids, np.array([len(part) for part in parts], dtype=np.int64)
+        encoded = self.engine.encode(texts)
+        return encoded.tokens.astype(np.int32), encoded.lengths.astype(np.int64)
 
     def whole(self, text: str) -> np.ndarray:
         """int32 ids of a text that stands between others, tokenized at once, not in pieces."""
@@ -193,15 +205,16 @@ class PieceEncoder:
     def agrees(self, layout: Layout, rng: np.random.Generator) -> bool:
         """Whether pieces that stand together have the ids that the tokenizer gives their text as a whole.
 
-        Looked at are both ends, what stands around each piece of the last table (needles), at most eight of
-        them, and two places at random: some 128 tokens each.
+        Looked at are both ends, what stands around the pieces of the last table where they are few (needles),
+        and two places at random: some 128 tokens each.
         """
         if not layout.sound:
             return False
         last = len(layout.order)
         special = sum(map(len, layout.tables[:-1]))
-        rare = np.flatnonzero(layout.order >= special)[:8] if len(layout.tables) > 1 else np.array([], int)
-        middles = {0, last - 1, *rare.tolist(), *rng.integers(last, size=_RANDOM_LOOKS).tolist()}
+        rare = np.flatnonzero(layout.order >= special).tolist()
+        rare = rare if len(layout.tables) > 1 and len(rare) <= _MOST_RARE else []
+        middles = {0, last - 1, *rare, *rng.integers(last, size=_RANDOM_LOOKS).tolist()}
         return all(self._agrees_around(layout, middle) for middle in sorted(middles))
 
     def _agrees_around(self, layout: Layout, middle: int) -> bool:

@@ -82,7 +82,7 @@ class Workshop:
         arguments = TASKS[name]
         if isinstance(arguments, Niah):
             essays = self.essays if arguments.haystack == "essay" else None
-            return NiahGenerator(arguments, self.encoder, essays)
+            return NiahGenerator(arguments, self.encoder, seed=self.context.seed, essays=essays)
         if isinstance(arguments, VariableTracking):
             return TrackingGenerator(arguments, self.encoder, seed=self.context.seed)
         if isinstance(arguments, CommonWords):
@@ -102,6 +102,7 @@ class RulerTask:
     is_named: bool
     """The user asked for this very task: a length that is too short for it is an error then."""
     _too_short: dict[int, int] = field(default_factory=dict)
+    _digests: dict[int, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -189,6 +190,11 @@ class RulerTask:
         return SampleCache(Path(folder) / "ruler" / f"{self.selector}-{length}-{self._digest(length)}")
 
     def _digest(self, length: int) -> str:
+        if length not in self._digests:
+            self._digests[length] = self._make_digest(length)
+        return self._digests[length]
+
+    def _make_digest(self, length: int) -> str:
         context = self.workshop.context
         probe = build_frame(
             context.tokenizer, context.style, before="a\n", after="b", answer_prefix="c", joints=("A", "\n")
