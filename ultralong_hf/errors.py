@@ -7,12 +7,15 @@ UltraLongError
 │   │   └── LengthError        a text that is no length, such as "1Q"
 │   ├── ModelError             a model folder or hub id that cannot be read or written
 │   ├── DocumentError          a source of documents, or a document in it
+│   │   └── UploadError        a file given to the chat that is refused, or cannot be read
 │   ├── StoreError             a token store that is damaged, foreign or made with other settings
 │   ├── BatchError             rows that the collator cannot make a batch of
 │   ├── ParallelError          a set-up of sequence parallelism that would train wrongly, or not at all
 │   │   └── ParallelSizeError  sizes that do not divide
 │   ├── PlanError              sizes, a GPU or a length that no plan can be made for
 │   ├── ConversationError      chat data that the SFT stage cannot read
+│   ├── ChatError              a question, a cache or a session that the chat cannot serve
+│   │   └── DoesNotFit         documents and question are longer than the window
 │   ├── EvaluationError        an unknown task, a length or a haystack that does not fit
 │   └── AblationError          a study, an arm or a folder of results that cannot be compared
 └── MachineError               the machine or its libraries lack something; status 1
@@ -60,6 +63,10 @@ class DocumentError(InputError):
     """A source of documents, or a document in it, that cannot be read."""
 
 
+class UploadError(DocumentError):
+    """A file given to the chat that is refused, or cannot be read; the message holds no path."""
+
+
 class StoreError(InputError):
     """A token store that is damaged, foreign, or made with other settings."""
 
@@ -82,6 +89,14 @@ class PlanError(InputError):
 
 class ConversationError(InputError):
     """Chat data that the SFT stage cannot read."""
+
+
+class ChatError(InputError):
+    """A question, a cache or a session that the chat cannot serve."""
+
+
+class DoesNotFit(ChatError):  # noqa: N818 -- a finding, on which the user drops or cuts documents
+    """Documents and question are longer than the window: the message has the numbers."""
 
 
 class EvaluationError(InputError):
