@@ -6,11 +6,12 @@ A key is read from the environment alone, sent in the header alone, and cut out 
 from __future__ import annotations
 
 import email.utils
+import json
 import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,66 @@ class EndpointClient:
             ) from error
         return ChatReply(text, finish, usage.get("prompt_tokens"), usage.get("completion_tokens"))
 
+    def stream(
+        self, path: str, body: Mapping[str, Any], *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[dict[str, Any]]:
+        """The JSON objects of a server-sent event stream, as they come, until "[DONE]".
+
+        Retried as `post` is, but only before the first object: an answer that breaks off is an error.
+        `stopped` ends it between two of them; the connection is then closed, which servers take as a stop.
+        Raises EndpointError.
+        """
+        import httpx2
+
+        url = f"{self.base_url}/{path.lstrip('/')}"
+        for attempt in range(self._retries + 1):
+            begun, wait = False, None
+            try:
+                with self._client.stream("POST", url, json=body) as response:
+                    if response.is_success:
+                        for event in self._events(response, url, stopped):
+                            begun = True
+                            yield event
+                        return
+                    response.read()
+                    fault, wait = (
+                        f"HTTP {response.status_code}: {self._show(response.text)}",
+                        _asked_wait(response),
+                    )
+                    if response.status_code not in RETRIED:
+                        raise EndpointError(f"{url}: {fault} {self._advice(response.status_code)}".rstrip())
+            except httpx2.TransportError as error:
+                fault = f"{type(error).__name__}: {error}"
+                if begun:
+                    raise EndpointError(f"{url}: the answer broke off. {self._show(fault)}") from error
+            if stopped():
+                return
+            if attempt < self._retries:
+                self._wait(attempt, wait)
+        raise self._gave_up(url, fault)
+
+    def _events(
+        self, response: httpx2.Response, url: str, stopped: Callable[[], bool]
+    ) -> Iterator[dict[str, Any]]:
+        """Each event is one line, `data: {...}`, as all OpenAI-compatible servers write them."""
+        for line in response.iter_lines():
+            if stopped():
+                return
+            field, _, data = line.partition(":")
+            if field.strip() != "data" or not data.strip():
+                continue
+            if data.strip() == "[DONE]":
+                return
+            try:
+                event = json.loads(data)
+            except ValueError:
+                event = None
+            if not isinstance(event, dict):
+                raise EndpointError(f"{url}: the stream holds no JSON object: {self._show(data)}")
+            if event.get("error"):
+                raise EndpointError(f"{url}: the server broke off: {self._show(event['error'])}")
+            yield event
+
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         import httpx2
 
@@ -136,10 +197,16 @@ class EndpointClient:
                 if response.status_code not in RETRIED:
                     raise EndpointError(f"{url}: {fault} {self._advice(response.status_code)}".rstrip())
             if attempt < self._retries:
-                backoff = min(60.0, 2.0**attempt) * random.uniform(0.5, 1.0)
-                self._sleep(min(LONGEST_WAIT, backoff if wait is None else wait))
+                self._wait(attempt, wait)
+        raise self._gave_up(url, fault)
+
+    def _wait(self, attempt: int, asked: float | None) -> None:
+        backoff = min(60.0, 2.0**attempt) * random.uniform(0.5, 1.0)
+        self._sleep(min(LONGEST_WAIT, backoff if asked is None else asked))
+
+    def _gave_up(self, url: str, fault: str) -> EndpointError:
         attempts = "1 attempt" if self._retries == 0 else f"{self._retries + 1} attempts"
-        raise EndpointError(f"{url}: no answer after {attempts}. The last: {self._show(fault)}")
+        return EndpointError(f"{url}: no answer after {attempts}. The last: {self._show(fault)}")
 
     def _parse(self, response: httpx2.Response, url: str) -> dict[str, Any]:
         try:

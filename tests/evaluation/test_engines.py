@@ -245,7 +245,7 @@ def test_an_error_while_reading_leaves_no_wrong_prefix(model, tokenizer, monkeyp
     prompts = _prompts(2, 60)
     expected = TransformersEngine(model, tokenizer).generate(prompts, 5)
     engine.generate(prompts[:1], 5)
-    step, calls = engine._next_logits, []
+    step, calls = engine.next_logits, []
 
     def failing(*args, **options):
         calls.append(args)
@@ -253,7 +253,7 @@ def test_an_error_while_reading_leaves_no_wrong_prefix(model, tokenizer, monkeyp
             raise ValueError("stopped here")
         return step(*args, **options)
 
-    monkeypatch.setattr(engine, "_next_logits", failing)
+    monkeypatch.setattr(engine, "next_logits", failing)
     with pytest.raises(ValueError, match="stopped here"):
         engine.generate(prompts[1:], 5)
     assert engine.generate(prompts, 5) == expected

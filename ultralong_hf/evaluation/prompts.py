@@ -15,7 +15,7 @@ PROMPT_STYLES = ("auto", "chat", "plain")
 # Stands for the long text while the chat template is rendered; the template must keep it once, as it is.
 _TEXT_HERE = "(the long text stands here)"
 # Values that templates ask for: Llama-3's would write today's date, Qwen-3's would begin to think.
-_TEMPLATE_VALUES = {"date_string": "26 Jul 2024", "enable_thinking": False}
+TEMPLATE_VALUES = {"date_string": "26 Jul 2024", "enable_thinking": False}
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def build_frame(
     if style == "plain" and tail and not tail[-1].isspace():
         answer_prefix = " " + answer_prefix
     return Frame(
-        (*(_leading_bos(tokenizer) if style == "plain" else ()), *_encode_before(tokenizer, head, joints[0])),
-        tuple(_encode_behind(tokenizer, joints[1], tail + answer_prefix)),
+        (*(leading_bos(tokenizer) if style == "plain" else ()), *_encode_before(tokenizer, head, joints[0])),
+        tuple(encode_behind(tokenizer, joints[1], tail + answer_prefix)),
         before,
         after,
         answer_prefix,
@@ -108,12 +108,12 @@ def _render_chat(tokenizer: Any, before: str, after: str) -> str:
     message = {"role": "user", "content": f"{before}{_TEXT_HERE}{after}"}
     return str(
         tokenizer.apply_chat_template(
-            [message], tokenize=False, add_generation_prompt=True, **_TEMPLATE_VALUES
+            [message], tokenize=False, add_generation_prompt=True, **TEMPLATE_VALUES
         )
     )
 
 
-def _leading_bos(tokenizer: Any) -> tuple[int, ...]:
+def leading_bos(tokenizer: Any) -> tuple[int, ...]:
     first = tokenizer("a", verbose=False)["input_ids"][:1]
     bos = tokenizer.bos_token_id
     return (bos,) if bos is not None and first == [bos] else ()
@@ -127,11 +127,11 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 def _encode_before(tokenizer: Any, text: str, follows: str) -> list[int]:
     """The text's ids before another one: GPT-2's pattern makes one token of two line ends at a text's end."""
     both = _encode(tokenizer, text + follows)
-    last = _encode_behind(tokenizer, "\n", follows)
+    last = encode_behind(tokenizer, "\n", follows)
     return both[: -len(last)] if last and both[-len(last) :] == last else _encode(tokenizer, text)
 
 
-def _encode_behind(tokenizer: Any, precedes: str, text: str) -> list[int]:
+def encode_behind(tokenizer: Any, precedes: str, text: str) -> list[int]:
     """The text's ids behind another one: some tokenizers put a blank before all that they are given."""
     first, both = _encode(tokenizer, precedes), _encode(tokenizer, precedes + text)
     return both[len(first) :] if both[: len(first)] == first else _encode(tokenizer, text)

@@ -87,7 +87,9 @@ class Document:
             last_page=last.page if paged and same_file else first.page,
             part=first.part,
             line=None if paged else self._line(first, start),
-            last_line=None if paged or first.part != last.part or not same_file else self._line(last, end - 1),
+            last_line=None
+            if paged or first.part != last.part or not same_file
+            else self._line(last, end - 1),
         )
 
     def cut(self, keep: Sequence[tuple[int, int]], note: str) -> Document:

@@ -10,14 +10,18 @@ from pathlib import PurePosixPath
 from ultralong_hf.errors import UploadError
 
 _SOURCE = frozenset(
-    "py pyi ipynb js mjs cjs jsx ts tsx java kt kts scala go rs c h cc cpp cxx hpp hh cs m mm swift rb php pl pm "
-    "lua r jl hs ml mli fs ex exs erl clj lisp el scm dart zig nim v sv vhd sh bash zsh fish ps1 bat sql proto "
-    "thrift graphql css scss less vue svelte toml yaml yml json jsonl ini cfg conf properties xml xsd xsl gradle "
-    "cmake mk tf bzl tex bib rst asm s cu cuh f f90 diff patch".split()
+    """
+    py pyi ipynb js mjs cjs jsx ts tsx java kt kts scala go rs c h cc cpp cxx hpp hh cs m mm swift rb
+    php pl pm lua r jl hs ml mli fs ex exs erl clj lisp el scm dart zig nim v sv vhd sh bash zsh fish
+    ps1 bat sql proto thrift graphql css scss less vue svelte toml yaml yml json jsonl ini cfg conf
+    properties xml xsd xsl gradle cmake mk tf bzl tex bib rst asm s cu cuh f f90 diff patch
+    """.split()
 )
 _MARKDOWN = ("md", "markdown", "mdx")
 _HTML = ("html", "htm", "xhtml", "svg")
-_BEGINS_AS_HTML = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|svg)[\s>]", re.I | re.S)
+_BEGINS_AS_HTML = re.compile(
+    rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|svg)[\s>]", re.I | re.S
+)
 # First bytes of kinds that hold no text that we read, and what to do about each.
 _FOREIGN = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office file (.doc, .xls, .ppt): save it as DOCX or PDF."),
@@ -87,7 +91,9 @@ def _kind_of_zip(data: bytes) -> str:
 
 
 def _kind_of_text(data: bytes, suffix: str) -> str:
-    if suffix in _HTML or (suffix in ("", "pdf", "docx", "epub", "zip") and _BEGINS_AS_HTML.match(data[:4096])):
+    if suffix in _HTML or (
+        suffix in ("", "pdf", "docx", "epub", "zip") and _BEGINS_AS_HTML.match(data[:4096])
+    ):
         return "HTML"
     if suffix in _MARKDOWN:
         return "Markdown"

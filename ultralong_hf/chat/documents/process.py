@@ -40,7 +40,7 @@ def read_files(
     *,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Answer]:
-    """One Answer a file (name, path), in order. After a file that had to be killed a fresh process goes on."""
+    """One Answer a file (name, path), in order. After one that had to be killed a fresh process goes on."""
     done = 0
     while done < len(files):
         with _Reader(files[done:], into, limits) as reader:
@@ -66,7 +66,11 @@ class _Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=into,
-            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PATH": os.defpath, "LANG": "C.UTF-8"},
+            env={
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "PATH": os.defpath,
+                "LANG": "C.UTF-8",
+            },
             start_new_session=True,
         )
         self._answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()

@@ -120,7 +120,9 @@ def _gather(
         raise UploadError("; ".join(["it holds no files", *answer.header["warnings"]]) + ".")
     read, unread, characters = [], [], 0
     for batch in _batches(files):
-        for (inside, _), found in zip(batch, read_files(batch, scratch, limits, stopped=stopped), strict=True):
+        for (inside, _), found in zip(
+            batch, read_files(batch, scratch, limits, stopped=stopped), strict=True
+        ):
             characters += len(found.text)
             if characters > limits.characters:
                 raise UploadError(f"it holds more than {limits.characters:,} characters of text, the limit.")

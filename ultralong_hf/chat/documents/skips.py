@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from fnmatch import fnmatch
 
 _FOLDERS = frozenset(
-    ".git .hg .svn .bzr node_modules bower_components __pycache__ .venv venv .tox .nox .mypy_cache .pytest_cache "
-    ".ruff_cache .cache .idea .vscode .next .nuxt .gradle .terraform site-packages __MACOSX dist build target "
-    ".eggs .ipynb_checkpoints".split()
+    """
+    .git .hg .svn .bzr node_modules bower_components __pycache__ .venv venv .tox .nox .mypy_cache
+    .pytest_cache .ruff_cache .cache .idea .vscode .next .nuxt .gradle .terraform site-packages __MACOSX
+    dist build target .eggs .ipynb_checkpoints
+    """.split()
 )
 _FILES = (
-    ".DS_Store", "Thumbs.db", "*.min.js", "*.min.css", "*.map", "*.lock", "package-lock.json", "pnpm-lock.yaml",
-    "*.pyc", "*.egg-info", ".env", ".env.*", ".netrc", "id_rsa*", "id_ed25519*", "*.pem", "*.key",
+    ".DS_Store", "Thumbs.db", "*.min.js", "*.min.css", "*.map", "*.lock", "package-lock.json",
+    "pnpm-lock.yaml", "*.pyc", "*.egg-info", ".env", ".env.*", ".netrc", "id_rsa*", "id_ed25519*", "*.pem",
+    "*.key",
 )  # fmt: skip
 
 

@@ -15,8 +15,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SAMPLE = 65_536
-# Control characters other than tab and line end; marks that reorder what a reader sees (U+202A-2E, U+2066-69);
-# tag characters, which no screen shows and every model reads; noncharacters and lone surrogates.
+# Control characters other than tab and line end; marks that reorder what a reader sees (U+202A-2E,
+# U+2066-69); tag characters, which no screen shows and every model reads; noncharacters and lone surrogates.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff\ud800-\udfff"
     "\U000e0000-\U000e007f]"
@@ -67,7 +67,7 @@ def member_name(name: str) -> str:
         )
     if any(_DEVICE.match(part) for part in parts):
         raise UploadError(
-            f"the archive holds a file with a device's name ({_shorten(clean(path)[0])!r}): it was not unpacked."
+            f"the archive holds a file named as a device ({_shorten(clean(path)[0])!r}): it was not unpacked."
         )
     return "/".join(_shorten(" ".join(clean(part)[0].split())) or "unnamed" for part in parts) or "unnamed"
 

@@ -51,7 +51,14 @@ def unpack(data: bytes, into: Path, limits: Limits) -> Members:
 
 
 def _unpack_level(
-    archive: PackedFile, prefix: str, into: Path, members: Members, budget: Budget, *, depth: int, limits: Limits
+    archive: PackedFile,
+    prefix: str,
+    into: Path,
+    members: Members,
+    budget: Budget,
+    *,
+    depth: int,
+    limits: Limits,
 ) -> None:
     entries = {member_name(info.filename): info for info in archive.entries()}
     skips = Skips(

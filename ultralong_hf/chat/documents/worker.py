@@ -1,4 +1,4 @@
-"""The reader's process: `python -m ultralong_hf.chat.documents.worker REQUEST`, under limits that it sets first.
+"""The reader's process: `python -m ultralong_hf.chat.documents.worker REQUEST`, under its own limits.
 
 It answers on stdout, for each file of the request in turn: a line of JSON with the number of bytes that
 follow, then the text. Names of files on this machine are never part of an answer that a user sees.

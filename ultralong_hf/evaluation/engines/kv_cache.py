@@ -45,6 +45,27 @@ class RoomyLayer(DynamicLayer):
         for whole in self._whole:
             whole[row, :, :length] = whole[source, :, :length]
 
+    def held(self, row: int, length: int) -> tuple[torch.Tensor, ...]:
+        """Keys and values of a row's first tokens, each [heads, length, head size]; no copy."""
+        return tuple(whole[row, :, :length] for whole in self._whole)
+
+    def fill(self, keys: torch.Tensor, values: torch.Tensor, device: torch.device) -> None:
+        """Row 0 holds these tokens, each [heads, tokens, head size], of a layer that runs on `device`."""
+        if not self._whole:
+            self._allocate(keys.to(device)[None], values.to(device)[None])
+        for whole, states in zip(self._whole, (keys, values), strict=True):
+            whole[0, :, : states.shape[1]] = states.to(whole.device)
+        self.look_at(slice(0, 1), keys.shape[1])
+
+    def grow(self, capacity: int, length: int) -> None:
+        """Room for `capacity` tokens, of which the first `length` are kept."""
+        earlier, self.size = self._whole, (self.size[0], capacity)
+        self._whole = tuple(
+            whole.new_empty((whole.shape[0], whole.shape[1], capacity, whole.shape[3])) for whole in earlier
+        )
+        for new, old in zip(self._whole, earlier, strict=True):
+            new[:, :, :length] = old[:, :, :length]
+
     def get_seq_length(self) -> int:
         return self._length
 

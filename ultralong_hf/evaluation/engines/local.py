@@ -72,7 +72,7 @@ class TransformersEngine:
         self._fit_to_memory = batch_size == "auto"
         self._largest_batch = batch_size if isinstance(batch_size, int) else LARGEST_BATCH
         self._prefill_chunk_size = prefill_chunk_size
-        self._stop_ids = _stop_ids(model, tokenizer)
+        self.stop_ids = _stop_ids(model, tokenizer)
         self._by_rows = takes_rows(model) and kv_cache in ("model", "offloaded")
         self._share_prefixes = share_prefixes
         self._rows: RowCache | None = None
@@ -190,7 +190,7 @@ class TransformersEngine:
         else:
             logits, cache, lengths = self._read_at_once(ids, max_new_tokens)
         running = torch.ones(len(ids), dtype=torch.bool, device=self.model.device)
-        stop_ids = torch.tensor(sorted(self._stop_ids), device=self.model.device)
+        stop_ids = torch.tensor(sorted(self.stop_ids), device=self.model.device)
         steps = []
         for step in range(max_new_tokens):
             token = logits.argmax(dim=-1).to(self.model.device)
@@ -247,23 +247,23 @@ class TransformersEngine:
         length = ids.shape[-1]
         chunk = self._prefill_chunk_size or memory.prefill_chunk(length, attention, start=start)
         for first in range(0, input_ids.shape[1], chunk):
-            logits = self._next_logits(input_ids[:, first : first + chunk], cache)
+            logits = self.next_logits(input_ids[:, first : first + chunk], cache)
         self.prefilled_tokens += input_ids.numel()
         return logits
 
     def _answer_step(self, token: torch.Tensor, cache: Cache, lengths: torch.Tensor | None) -> torch.Tensor:
         """[B, V] logits after one more token [B]; `lengths` of rows that differ, counted on in place."""
         if lengths is None:
-            return self._next_logits(token[:, None], cache)
+            return self.next_logits(token[:, None], cache)
         longest = int(lengths.max()) + 1
         seen = torch.arange(longest, device=lengths.device) <= lengths[:, None]
-        logits = self._next_logits(
+        logits = self.next_logits(
             token[:, None], cache, attention_mask=seen, position_ids=lengths[:, None].clone()
         )
         lengths += 1
         return logits
 
-    def _next_logits(self, input_ids: torch.Tensor, cache: Cache, **options: Any) -> torch.Tensor:
+    def next_logits(self, input_ids: torch.Tensor, cache: Cache, **options: Any) -> torch.Tensor:
         """[B, V] logits of the last token alone; without a mask, because nothing is padded."""
         output = self.model(input_ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **options)
         logits: torch.Tensor = output.logits[:, -1]

@@ -1,4 +1,4 @@
-"""HTML (and SVG) by lxml's parser, which follows no link and loads nothing: what a reader would see, as text."""
+"""HTML (and SVG) by lxml's parser, which loads nothing: what a reader would see, as text."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from ultralong_hf.chat.documents.text import decode
 from ultralong_hf.errors import UploadError
 
 _DROPPED = frozenset(
-    "script style template noscript iframe object embed applet audio video canvas head link meta "
-    "base input button select textarea".split()
+    """
+    script style template noscript iframe object embed applet audio video canvas head link meta base
+    input button select textarea
+    """.split()
 )
 _BLOCKS = frozenset(
-    "address article aside blockquote body br center dd details dialog div dl dt fieldset figcaption figure "
-    "footer form h1 h2 h3 h4 h5 h6 header hr html li main nav ol p pre section summary table tbody tfoot thead "
-    "tr ul text tspan desc title".split()
+    """
+    address article aside blockquote body br center dd details dialog div dl dt fieldset figcaption
+    figure footer form h1 h2 h3 h4 h5 h6 header hr html li main nav ol p pre section summary table tbody
+    tfoot thead tr ul text tspan desc title
+    """.split()
 )
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?![.\d])", re.IGNORECASE)

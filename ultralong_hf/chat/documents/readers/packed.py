@@ -1,4 +1,4 @@
-"""Files that are ZIP archives inside: looked over before anything of them is unpacked, measured while it is."""
+"""Files that are ZIP archives inside: looked over before they are unpacked, measured while they are."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class Budget:
     def list_members(self, count: int) -> None:
         self._members += count
         if self._members > self.limits.members:
-            raise UploadError(f"it holds {self._members:,} files or more; the limit is {self.limits.members:,}.")
+            raise UploadError(
+                f"it holds {self._members:,} files or more; the limit is {self.limits.members:,}."
+            )
 
     def check_size(self, size: int, verb: str) -> None:
         limits = self.limits
