@@ -97,7 +97,7 @@ def test_summary_text_has_a_column_a_length_and_names_what_is_missing():
     assert summary is not None
     assert summary_text(summary) == (
         "RULER                          4,096   1,048,576\n"
-        "mean of the tasks, %            89.0        50.0\n"
+        "mean of 2 of 13 tasks, %        89.0        50.0\n"
         "mean 69.5, weighted (inc) 63.0, weighted (dec) 76.0; effective length (above 85.6 %): 4,096\n"
         "without cwe at 1,048,576: not to be compared with the other lengths"
     )

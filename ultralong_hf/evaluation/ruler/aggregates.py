@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ultralong_hf.evaluation.ruler.definitions import THRESHOLD
+from ultralong_hf.evaluation.ruler.definitions import TASKS, THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def summary_text(summary: RulerSummary) -> str:
     effective = "none" if summary.effective_length is None else f"{summary.effective_length:,}"
     lines = [
         f"{'RULER':24}" + "".join(f"{length:>12,}" for length in lengths),
-        f"{'mean of the tasks, %':24}" + "".join(f"{score:12.1f}" for score in lengths.values()),
+        f"{f'mean of {_tasks_text(summary)}, %':24}"
+        + "".join(f"{score:12.1f}" for score in lengths.values()),
         f"mean {summary.average:.1f}, weighted (inc) {summary.average_increasing:.1f}, weighted (dec) "
         f"{summary.average_decreasing:.1f}; effective length (above {THRESHOLD} %): {effective}",
     ]
@@ -82,6 +83,12 @@ def summary_text(summary: RulerSummary) -> str:
         for length, tasks in summary.incomplete.items()
     ]
     return "\n".join(lines)
+
+
+def _tasks_text(summary: RulerSummary) -> str:
+    """ "13 tasks", "3 of 13 tasks"."""
+    measured = len(summary.by_task)
+    return f"{measured} of {len(TASKS)} tasks" if measured < len(TASKS) else f"{measured} tasks"
 
 
 def weighted_averages(scores: Sequence[float]) -> tuple[float, float]:
