@@ -117,7 +117,7 @@ class Bench:
         self.ends = time.perf_counter() + 60 * args.minutes
         self.quick = args.quick
         if self.on_cpu:
-            self.lengths = [128, 256] if args.quick else [128, 256, 512]
+            self.lengths = [128] if args.quick else [128, 256, 512]
         else:
             self.lengths = [32768, 262144] if args.quick else [32768, 65536, 131072, 262144, 524288, M]
         self.steps = 1 if args.quick else 3
