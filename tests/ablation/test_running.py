@@ -49,7 +49,10 @@ def test_a_run_trains_measures_compares_and_goes_on(recipe_file, tmp_path, monke
     assert losses["base"]["difference"] is None
     for name in ("report.md", "report.html", "runs.csv", "steps.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0
-    assert "77.52" in (tmp_path / "out" / "report.md").read_text()  # the paper's two steps
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "77.52" in text  # the paper's two steps
+    assert "fewer than 5 seeds no bootstrap is wide enough" in text
+    assert "fewer than 5 seeds" in report.table()
 
 
 def test_arms_that_pack_alike_share_a_store_and_others_do_not(recipe_file, tmp_path):

@@ -10,7 +10,6 @@ from ultralong_hf.ablation.comparing import Metric
 from ultralong_hf.ablation.figures import COLOURS, curve_of, tasks_of
 from ultralong_hf.ablation.report import (
     PAPER_NOTE,
-    READING,
     AblationReport,
     StudyOutcome,
     has_published,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 def write_page(report: AblationReport, path: Path) -> Path:
     """Writes one self-contained page and returns its path."""
-    sections: list[Section] = [("What was run", [report.summary, READING])]
+    sections: list[Section] = [("What was run", [report.summary, report.reading])]
     for outcome in report.outcomes:
         arm = outcome.study.all_arms[0]
         blocks: list[Any] = [curves_figure(report, outcome, task) for task in tasks_of(report, arm)]

@@ -23,6 +23,11 @@ READING = (
     "over seeds and prompts; then on how many seeds the arm lies above and below the base. Recall and other "
     "scores are in percent, losses in nats a token."
 )
+FEWEST_SEEDS = 5
+TOO_FEW_SEEDS = (
+    f"With fewer than {FEWEST_SEEDS} seeds no bootstrap is wide enough: its bounds are then the extremes of "
+    "the seeds, not 95 %."
+)
 PAPER_NOTE = (
     f"The paper's columns ({SOURCE}, second-hand, at 1M tokens on an 8B model, probably before SFT) are "
     "RULER up to 1M and InfiniteBench, percent: another model, another task and other lengths, so only the "
@@ -77,6 +82,13 @@ class AblationReport:
         return sum(result["cpu_seconds"] for result in self.results.values())
 
     @property
+    def reading(self) -> str:
+        """How the tables are to be read; with few seeds, what their intervals are not."""
+        if len(self.seeds) >= FEWEST_SEEDS:
+            return READING
+        return f"{READING} {TOO_FEW_SEEDS}"
+
+    @property
     def summary(self) -> str:
         """What was run, in a sentence."""
         arms = len({arm for arm, _ in self.results})
@@ -108,7 +120,7 @@ class AblationReport:
 
     def markdown(self) -> str:
         """Headlines of every study as tables, with the paper's figures beside."""
-        blocks = [f"# Ablations of {self.recipe}", self.summary, READING]
+        blocks = [f"# Ablations of {self.recipe}", self.summary, self.reading]
         for outcome in self.outcomes:
             blocks.append(f"## {outcome.study.name}: {outcome.study.question}")
             blocks.append(_markdown_table(*table_of(outcome, outcome.headlines)))
@@ -122,7 +134,8 @@ class AblationReport:
         for outcome in self.outcomes:
             columns, rows = table_of(outcome, outcome.headlines)
             blocks.append(f"{outcome.study.name}: {outcome.study.question}\n{_text_table(columns, rows)}")
-        return "\n\n".join([*blocks, self.summary])
+        few = [TOO_FEW_SEEDS] if len(self.seeds) < FEWEST_SEEDS else []
+        return "\n\n".join([*blocks, self.summary, *few])
 
     def save(self, output_dir: str | Path) -> Path:
         """Writes pictures, runs.csv, report.md, report.html, and report.json last."""
