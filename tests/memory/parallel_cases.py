@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 
+from ultralong_hf.memory.adapters import merged_weights
 from ultralong_hf.memory.attention_ops import is_attention_forward
 from ultralong_hf.memory.checkpointing import set_checkpointing
 from ultralong_hf.memory.optimizers import OffloadedState
@@ -90,7 +91,14 @@ def train(
             "stored": storage.stored_bytes if storage else 0,
             "sharded": any(isinstance(weight, DTensor) for weight in trainer.model.parameters()),
             "between_steps": offloaded,
+            "merged": _merged(trainer) if lora else {},
         }
+
+
+def _merged(trainer: Any) -> dict[str, torch.Tensor]:
+    """As a trainer saves it: the first rank has the whole state."""
+    state = trainer.accelerator.get_state_dict(trainer.model)
+    return merged_weights(trainer.model, state) if trainer.accelerator.is_main_process else {}
 
 
 class _Offload(TrainerCallback):

@@ -85,3 +85,8 @@ def test_adapters_under_fsdp2_and_ulysses_train_as_on_one_process(workers, tmp_p
     expected = workers.run(1, train, str(tmp_path), lora=True)[0]
     results = workers.run(2, train, str(tmp_path), lora=True, fsdp=True, parallel=ULYSSES, **ALL)
     assert_equal(results, expected)
+    merged = results[0]["merged"]
+    assert merged.keys() == expected["merged"].keys()
+    assert len(merged) > 10
+    for name, tensor in expected["merged"].items():
+        assert (merged[name] - tensor).norm() <= ROUNDING * tensor.norm(), name
