@@ -10,6 +10,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from ultralong_hf.errors import EvaluationError, ModelError
 from ultralong_hf.evaluation.engines import TransformersEngine, kv_cache, local, memory
+from ultralong_hf.evaluation.engines.attention import NAME as UNMASKED
 from ultralong_hf.evaluation.engines.memory import kv_bytes_per_token, prefill_chunk
 
 
@@ -74,26 +75,38 @@ def test_chunked_prefill_gives_the_logits_of_a_single_pass(model, tokenizer):
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_no_square_mask_and_no_logits_of_the_whole_prompt_are_built(model, tokenizer, monkeypatch):
+@pytest.mark.parametrize("chunk", [None, 50])
+def test_no_mask_and_no_logits_of_the_whole_prompt_are_built(model, tokenizer, monkeypatch, chunk):
     masks, logits = [], []
     attention = F.scaled_dot_product_attention
 
     def spy(*args, attn_mask=None, **options):
-        masks.append(None if attn_mask is None else tuple(attn_mask.shape[-2:]))
+        masks.append(attn_mask)
         return attention(*args, attn_mask=attn_mask, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
     handle = model.register_forward_hook(lambda *hooked: logits.append(hooked[2].logits.shape[1]))
     try:
-        TransformersEngine(model, tokenizer).generate(_prompts(2, 200), 3)
-        assert masks
-        assert set(masks) == {None}
-        masks.clear()
-        TransformersEngine(model, tokenizer, prefill_chunk_size=50).generate(_prompts(2, 200), 3)
+        TransformersEngine(model, tokenizer, prefill_chunk_size=chunk).generate(_prompts(2, 200), 3)
     finally:
         handle.remove()
-    assert {mask for mask in masks if mask} == {(50, 100), (50, 150), (50, 200)}
+    assert masks
+    assert set(masks) == {None}
     assert set(logits) == {1}
+
+
+def test_the_model_keeps_its_own_attention(model, tokenizer):
+    engine = TransformersEngine(model, tokenizer)
+    engine.generate(_prompts(1, 20), 2)
+    assert model.config._attn_implementation == "sdpa"
+    model.set_attn_implementation("eager")
+    try:
+        engine.release()
+        eager = engine.generate(_prompts(2, 90), 6)
+        assert model.config._attn_implementation == "eager"
+    finally:
+        model.set_attn_implementation("sdpa")
+    assert TransformersEngine(model, tokenizer, prefill_chunk_size=20).generate(_prompts(2, 90), 6) == eager
 
 
 def test_prompts_of_several_lengths_are_answered_in_their_order(model, tokenizer):
@@ -175,7 +188,7 @@ def test_auto_batches_fit_the_free_memory(model, tokenizer, monkeypatch):
 
 def test_the_mask_of_a_chunk_stays_small():
     assert prefill_chunk(4_096, "sdpa") == 8_192
-    assert prefill_chunk(1_048_576, "flash_attention_2") == 8_192
+    assert prefill_chunk(1_048_576, "flash_attention_2") == prefill_chunk(1_048_576, UNMASKED) == 8_192
     for length in (131_072, 1_048_576, 4_194_304):
         assert prefill_chunk(length, "sdpa") * length <= memory.MASK_BYTES
     assert prefill_chunk(1_048_576, "sdpa") == 256

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from ultralong_hf.errors import EvaluationError
 from ultralong_hf.evaluation.buckets import bucket_edges, mean_by_bucket
+from ultralong_hf.evaluation.engines.attention import without_masks
 from ultralong_hf.evaluation.engines.kv_cache import roomy_cache
 from ultralong_hf.evaluation.engines.memory import prefill_chunk
 from ultralong_hf.evaluation.prompts import encode_plain
@@ -50,7 +51,8 @@ def loss_by_position(
     was_training = model.training
     model.eval()
     try:
-        losses = [_row_losses(model, row, chunk) for row in rows]
+        with without_masks(model):
+            losses = [_row_losses(model, row, chunk) for row in rows]
     finally:
         model.train(was_training)
     if not losses:

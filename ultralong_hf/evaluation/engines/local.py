@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache
 
 from ultralong_hf.errors import EvaluationError, ModelError
 from ultralong_hf.evaluation.engines import memory
+from ultralong_hf.evaluation.engines.attention import without_masks
 from ultralong_hf.evaluation.engines.base import Prompt, check_window
 from ultralong_hf.evaluation.engines.kv_cache import (
     KV_CACHES,
@@ -123,7 +124,10 @@ class TransformersEngine:
                 longest = max(len(prompts[index]) for index in waiting)
                 size = self.batch_size(longest, max_new_tokens)
                 try:
-                    found = self._generate_batch([prompts[index] for index in waiting[:size]], max_new_tokens)
+                    with without_masks(self.model):
+                        found = self._generate_batch(
+                            [prompts[index] for index in waiting[:size]], max_new_tokens
+                        )
                 except RuntimeError as error:
                     self.release()
                     if not memory.is_out_of_memory(error):
@@ -245,7 +249,7 @@ class TransformersEngine:
         input_ids = torch.from_numpy(np.atleast_2d(ids)[:, start:]).to(self.model.device)
         attention = self.model.config._attn_implementation or ""
         length = ids.shape[-1]
-        chunk = self._prefill_chunk_size or memory.prefill_chunk(length, attention, start=start)
+        chunk = self._prefill_chunk_size or memory.prefill_chunk(length, attention)
         for first in range(0, input_ids.shape[1], chunk):
             logits = self.next_logits(input_ids[:, first : first + chunk], cache)
         self.prefilled_tokens += input_ids.numel()

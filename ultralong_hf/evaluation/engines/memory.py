@@ -5,23 +5,23 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
+from ultralong_hf.evaluation.engines.attention import NAME as UNMASKED
+
 PREFILL_CHUNK = 8_192
-# A pass that continues a prompt reads [chunk, tokens so far] of a mask and skips nothing of it: a long one
-# computes attention that is thrown away.
-CONTINUED_CHUNK = 1_024
-# From the second chunk on, sdpa takes a [chunk, tokens so far] mask; the chunk shrinks to keep it under this.
+# Where sdpa takes a [chunk, tokens so far] mask (attention.py tells where it does not), the chunk shrinks to
+# keep it under this.
 MASK_BYTES = 256 * 1024**2
 
 
-def prefill_chunk(length: int, attention: str, *, start: int = 0) -> int:
-    """Tokens a forward pass while reading a prompt of `length` tokens from its token `start` on.
+def prefill_chunk(length: int, attention: str) -> int:
+    """Tokens a forward pass while reading a prompt of `length` tokens.
 
-    Flash attention builds no mask. sdpa builds none for a prompt read at once, else a boolean [chunk, length]
-    one, which is kept under MASK_BYTES (256 tokens at 1M).
+    Flash attention builds no mask, nor does sdpa for a prompt that is read at once or within
+    `attention.without_masks`; else it takes a boolean [chunk, length] one (256 tokens at 1M).
     """
-    if "flash" in attention or (start == 0 and length <= PREFILL_CHUNK):
+    if length <= PREFILL_CHUNK or "flash" in attention or attention == UNMASKED:
         return PREFILL_CHUNK
-    return max(64, min(CONTINUED_CHUNK, MASK_BYTES // length))
+    return max(64, min(PREFILL_CHUNK, MASK_BYTES // length))
 
 
 def kv_bytes_per_token(model: PreTrainedModel) -> int:
