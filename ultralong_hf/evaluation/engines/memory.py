@@ -9,19 +9,20 @@ from ultralong_hf.evaluation.engines.attention import NAME as UNMASKED
 
 PREFILL_CHUNK = 8_192
 # Where sdpa takes a [chunk, tokens so far] mask (attention.py tells where it does not), the chunk shrinks to
-# keep it under this.
+# keep it under this; a longer one also computes more attention that the mask throws away.
 MASK_BYTES = 256 * 1024**2
+MASKED_CHUNK = 1_024
 
 
-def prefill_chunk(length: int, attention: str) -> int:
-    """Tokens a forward pass while reading a prompt of `length` tokens.
+def prefill_chunk(length: int, attention: str, *, start: int = 0) -> int:
+    """Tokens a forward pass while reading a prompt of `length` tokens from its token `start` on.
 
     Flash attention builds no mask, nor does sdpa for a prompt that is read at once or within
     `attention.without_masks`; else it takes a boolean [chunk, length] one (256 tokens at 1M).
     """
-    if length <= PREFILL_CHUNK or "flash" in attention or attention == UNMASKED:
+    if "flash" in attention or attention == UNMASKED or (start == 0 and length <= PREFILL_CHUNK):
         return PREFILL_CHUNK
-    return max(64, min(PREFILL_CHUNK, MASK_BYTES // length))
+    return max(64, min(MASKED_CHUNK, MASK_BYTES // length))
 
 
 def kv_bytes_per_token(model: PreTrainedModel) -> int:
