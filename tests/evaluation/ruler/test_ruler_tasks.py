@@ -192,3 +192,10 @@ def test_engine_found_out_is_replaced_and_its_cached_prompts_are_removed(tmp_pat
     assert task.workshop.encoder.engine.name == "tokenizers"
     assert [file.name for file in tmp_path.rglob("*.safetensors")] == ["00001.safetensors"]
     assert sample.ids.tolist() == expected.ids.tolist()
+
+
+def test_prompts_are_made_where_the_cache_cannot_be_written(tmp_path):
+    (tmp_path / "ruler").write_text("a file where the cache would have a folder", encoding="utf-8")
+    sample = make_task("vt", cache_dir=tmp_path).build(("", 6000, None, 0))
+    assert sample.ids.tolist() == make_prompt("vt", 6000, 0).ids.tolist()
+    assert [path.name for path in tmp_path.iterdir()] == ["ruler"]

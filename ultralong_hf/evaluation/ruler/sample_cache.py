@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -47,9 +48,10 @@ class SampleCache:
         return Prompt(ids, tuple(rest["references"]), rest["details"], tuple(rest["notes"]), frame)
 
     def write(self, sample: int, prompt: Prompt) -> None:
+        """Where the disk is full or the folder cannot be written, the prompt is not kept."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         path, frame = self._path(sample), prompt.frame
         rest = {
             "references": prompt.references,
@@ -63,8 +65,13 @@ class SampleCache:
             "tail": np.array(frame.tail, dtype=np.int32),
         }
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        save_file(arrays, partial, metadata={"prompt": json.dumps(rest)})
-        os.replace(partial, path)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(arrays, partial, metadata={"prompt": json.dumps(rest)})
+            os.replace(partial, path)
+        except (OSError, SafetensorError):
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
     def _path(self, sample: int) -> Path:
         return self.folder / f"{sample:05}.safetensors"
