@@ -19,6 +19,7 @@ from ultralong_hf.evaluation.ruler.building import PromptMaker
 from ultralong_hf.evaluation.ruler.pieces import PieceEncoder
 
 LENGTHS = [6000, 9000]
+QUIET = {"progress": False, "cache": False}
 
 
 def solve(text: str) -> str:
@@ -57,15 +58,15 @@ class Solver:
 
     window = 100_000
 
-    def __init__(self, answer: str | None = None) -> None:
+    def __init__(self, reply: str | None = None) -> None:
         self.tokenizer = tokenizer_of_kind("Llama 3")
-        self.answer, self.asked = answer, 0
+        self.reply, self.asked = reply, 0
 
     def batch_size(self, prompt_tokens: int, max_new_tokens: int) -> int:
         return 4
 
     def identity(self) -> dict[str, Any]:
-        return {"answer": self.answer}
+        return {"reply": self.reply}
 
     def generate(self, prompts: Any, max_new_tokens: int) -> list[list[int]]:
         self.asked += len(prompts)
@@ -73,11 +74,11 @@ class Solver:
             self.tokenizer.decode(np.asarray(prompt), clean_up_tokenization_spaces=False)
             for prompt in prompts
         ]
-        return [self.tokenizer(self.answer or solve(text)).input_ids for text in texts]
+        return [self.tokenizer(self.reply or solve(text)).input_ids for text in texts]
 
 
 def _run(engine: Solver, tasks: Any = "ruler", **options: Any) -> Any:
-    options = {"lengths": LENGTHS, "samples": 2, "haystack": list(ESSAYS), "progress": False, **options}
+    options = {"lengths": LENGTHS, "samples": 2, "haystack": list(ESSAYS), **QUIET, **options}
     return evaluate("solver", tasks, engine=engine, **options)
 
 
@@ -88,7 +89,7 @@ def test_reader_of_the_prompts_has_every_task_right_at_every_length():
 
 
 def test_tasks_at_zero_and_stand_ins_are_named():
-    report = _run(Solver(answer="nothing"), tasks=["ruler/niah_single_2", "ruler/qa_1", "ruler/cwe"])
+    report = _run(Solver(reply="nothing"), tasks=["ruler/niah_single_2", "ruler/qa_1", "ruler/cwe"])
     assert {row["score"] for row in report.scores} == {0.0}
     for task in ("ruler/niah_single_2", "ruler/qa_1", "ruler/cwe"):
         assert any(note.startswith(f"{task}: every score is zero") for note in report.notes)
