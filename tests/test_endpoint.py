@@ -113,3 +113,64 @@ def test_a_key_over_plain_http_to_another_machine_is_warned_of(monkeypatch, capl
     monkeypatch.setenv("MY_KEY", "secret-1")
     EndpointClient("http://gpu-7:8000/v1", api_key_env="MY_KEY").close()
     assert "goes to gpu-7 unencrypted" in caplog.text
+
+
+def _stream(*lines, status=200):
+    content = "".join(f"{line}\n\n" for line in lines).encode()
+    return httpx2.Response(status, content=content, headers={"content-type": "text/event-stream"})
+
+
+def test_a_stream_gives_its_objects_until_done():
+    server = Server(
+        _stream(": keep-alive", 'data: {"a": 1}', 'data:{"a": 2}', "data: [DONE]", 'data: {"a": 3}')
+    )
+    assert list(server.client().stream("chat/completions", {"stream": True})) == [{"a": 1}, {"a": 2}]
+    assert json.loads(server.requests[0].content) == {"stream": True}
+
+
+def test_a_stream_is_retried_before_its_first_object_alone():
+    busy = httpx2.Response(503, headers={"retry-after": "2"}, text="loading")
+    server = Server(busy, httpx2.ConnectError("refused"), _stream('data: {"a": 1}'))
+    assert list(server.client().stream("x", {})) == [{"a": 1}]
+    assert server.waits[0] == 2
+    assert len(server.requests) == 3
+
+
+def test_a_stream_that_breaks_off_is_an_error_and_not_asked_again():
+    class Broken(httpx2.SyncByteStream):
+        def __iter__(self):
+            yield b'data: {"a": 1}\n\n'
+            raise httpx2.ReadError("gone")
+
+    server = Server(httpx2.Response(200, stream=Broken()))
+    events = server.client().stream("x", {})
+    assert next(events) == {"a": 1}
+    with pytest.raises(EndpointError, match="the answer broke off"):
+        next(events)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("data: nothing", "no JSON object: nothing"),
+        ("data: [1]", "no JSON object"),
+        ('data: {"error": {"message": "too long"}}', "the server broke off: .*too long"),
+    ],
+)
+def test_a_stream_of_something_else_is_an_error(line, what):
+    with pytest.raises(EndpointError, match=what):
+        list(Server(_stream(line)).client().stream("x", {}))
+
+
+def test_a_stream_that_is_refused_says_why():
+    with pytest.raises(EndpointError, match="HTTP 400: too many tokens"):
+        list(Server(httpx2.Response(400, text="too many tokens")).client().stream("x", {}))
+
+
+def test_a_stream_is_stopped_between_two_objects():
+    seen = []
+    server = Server(_stream('data: {"a": 1}', 'data: {"a": 2}', 'data: {"a": 3}'))
+    for event in server.client().stream("x", {}, stopped=lambda: bool(seen)):
+        seen.append(event)
+    assert seen == [{"a": 1}]

@@ -87,10 +87,14 @@ class EncodedPrompt:
 
 
 class PromptWriter:
-    """Writes prompts in a tokenizer's chat template; plainly, with "Question:" and "Answer:", without one."""
+    """Writes prompts in a tokenizer's chat template; plainly, with "Question:" and "Answer:", without one.
 
-    def __init__(self, tokenizer: Any, style: PromptStyle = "guided") -> None:
+    answer_start: how every answer begins; the model goes on from there.
+    """
+
+    def __init__(self, tokenizer: Any, style: PromptStyle = "guided", *, answer_start: str = "") -> None:
         self.tokenizer, self.style = tokenizer, style
+        self.answer_start = tuple(encode_plain(tokenizer, answer_start) if answer_start else ())
         self._has_template = bool(getattr(tokenizer, "chat_template", None))
 
     def write(
@@ -103,6 +107,8 @@ class PromptWriter:
         """Raises ChatError for a template that drops or changes what is said."""
         between = self._template(2 * len(turns) + 1)
         said = [text for turn in turns for text in (turn.question, turn.answer)] + [question]
+        if not self._has_template:
+            said[0] = f"Question: {said[0]}"  # behind the documents, which are frozen
         head = self._with_bos(between[0])
         parts, frozen, spans = self._frozen(head, documents, encoded)
         for index, text in enumerate(said):
@@ -112,6 +118,7 @@ class PromptWriter:
             else:
                 parts.append(self._data(text))
             parts.append(self._markup(between[index + 1]))
+        parts.append(np.asarray(self.answer_start, dtype=np.int32))
         return EncodedPrompt(np.concatenate(parts), frozen, spans)
 
     def _frozen(
@@ -130,7 +137,7 @@ class PromptWriter:
         """What the template writes before, between and behind `count` messages, the last a question."""
         if not self._has_template:
             inner = ["\n\nQuestion: " if index % 2 else "\nAnswer: " for index in range(count - 1)]
-            return ["Question: " if self.style == "bare" else "", *inner, "\nAnswer:"]
+            return ["", *inner, "\nAnswer:"]
         marks = [f"(text {index} of the conversation)" for index in range(count)]
         said = [
             {"role": "assistant" if index % 2 else "user", "content": mark}

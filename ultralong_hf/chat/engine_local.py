@@ -49,7 +49,8 @@ class LocalEngine:
 
     cache_bytes: budget of all KV caches; None: 40 % of the device's free memory. offloaded: caches live in
     the host's memory. running: questions that are answered at the same time, their passes in turn.
-    waiting: how many more may queue. chunk: tokens a prefill pass.
+    waiting: how many more may queue. chunk: tokens a prefill pass. answer_start: how every answer begins, for
+    models that need it; it is a part of the answer.
     """
 
     in_process = True
@@ -65,10 +66,11 @@ class LocalEngine:
         running: int = 2,
         waiting: int = 32,
         chunk: int | None = None,
+        answer_start: str = "",
     ) -> None:
         self.name, self.window = name, base.window
         self.model, self.tokenizer = base.model, base.tokenizer
-        self.writer = PromptWriter(base.tokenizer, style)
+        self.writer = PromptWriter(base.tokenizer, style, answer_start=answer_start)
         home = torch.device("cpu") if offloaded else base.model.device
         budget = int(CACHE_SHARE * memory.free_bytes(home)) if cache_bytes is None else cache_bytes
         self.pool = KVPool(base.model, budget, offloaded=offloaded)
@@ -220,8 +222,11 @@ class LocalEngine:
             spent = time.monotonic() - started
             yield Reply("", "stopped", len(prompt.ids), reused, 0, None, spent, ids=())
             return
-        ids: list[int] = []
-        text, pieces, first = TokenText(self.tokenizer), [], None
+        ids: list[int] = list(self.writer.answer_start)
+        text, first = TokenText(self.tokenizer), None
+        pieces = [text.add(token) for token in ids]
+        if pieces:
+            yield Piece("".join(pieces))
         finish: FinishReason = "length"
         for token, reason in self._write(held, logits, options, stop):
             first, finish = first or time.monotonic() - started, reason
@@ -234,9 +239,18 @@ class LocalEngine:
             pieces.append(piece)
             yield Piece(piece)
         spent = time.monotonic() - started
-        passages = self._passages(held, prompt, ids, question, options)
+        written = ids[len(self.writer.answer_start) :]
+        passages = self._passages(held, prompt, written, question, options)
         yield Reply(
-            "".join(pieces), finish, len(prompt.ids), reused, len(ids), first, spent, tuple(ids), passages
+            "".join(pieces),
+            finish,
+            len(prompt.ids),
+            reused,
+            len(written),
+            first,
+            spent,
+            tuple(ids),
+            passages,
         )
 
     def _read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,16 +21,22 @@ _QUOTED = re.compile(
 )
 # A number with at least two digits, or a word that mixes letters and digits: what is rarely there by chance.
 _VALUE = re.compile(
-    r"(?<![\w.,])(?=[\w.,:/-]*\d)(?:\d[\d.,:/-]*\d|\w*[A-Za-z]\w*\d\w*|\d+[A-Za-z]\w*)(?![\w])"
+    r"(?<![\w.,])(?=[\w.,:/-]{0,80}\d)"
+    r"(?:\d[\d.,:/-]{0,60}\d|\w{0,40}[A-Za-z]\w{0,40}\d\w{0,40}|\d{1,40}[A-Za-z]\w{0,40})(?!\w)"
 )
 _WORD = re.compile(r"\w+")
+_SLICE, _OVERLAP = 1_000_000, 1_000
 _ELLIPSIS = re.compile(r"\s*(?:\.\.\.|…|\[…\]|\[\.\.\.\])\s*")
 LEAST_WORDING = 5
 """Words in a row that count as taken from a document."""
 LONGEST_QUOTE = 200
 """Words of a quote that are looked up; the rest of a longer one is not."""
+MOST_CLAIMS = 40
+"""Of one answer, so that the look-up of a long one stays short; further ones are not looked up."""
 MOST_HITS = 50
 """Of one quote in one document; the best of these is shown first."""
+MOST_TRIES = 20_000
+"""Places that are tried for a whole word."""
 NEAR = 300
 """Characters around a hit in which words of question and answer speak for it."""
 
@@ -119,17 +126,17 @@ def find_evidence(answer: str, documents: Sequence[Document], *, question: str =
     """
     claims = [
         Claim("quote", text, start, end, _look_up(text, documents, context=answer + question))
-        for text, start, end in _quotes(answer)
+        for text, start, end in itertools.islice(_quotes(answer), MOST_CLAIMS)
     ]
     covered = [(claim.start, claim.end) for claim in claims]
     asked = set(_VALUE.findall(question))
     for match in _VALUE.finditer(answer):
         inside = any(start <= match.start() < end for start, end in covered)
-        if not inside and match.group() not in asked:
+        if not inside and match.group() not in asked and len(claims) < MOST_CLAIMS:
             hits = _look_up(match.group(), documents, context=answer + question)
             claims.append(Claim("value", match.group(), match.start(), match.end(), hits))
     if not any(claim.found and claim.kind == "quote" for claim in claims):
-        claims += _wordings(answer, documents)
+        claims += itertools.islice(_wordings(answer, documents), MOST_CLAIMS // 2)
     return Evidence(tuple(sorted(claims, key=lambda claim: (claim.start, -claim.end))))
 
 
@@ -168,8 +175,9 @@ def _hits(part: str, index: int, document: Document) -> list[Hit]:
 def _exactly(part: str, text: str) -> list[tuple[int, int]]:
     """Whole words alone: "123" is not found in "91234"."""
     spans: list[tuple[int, int]] = []
-    at = text.find(part)
-    while at >= 0 and len(spans) < MOST_HITS:
+    at, tries = text.find(part), 0
+    while at >= 0 and len(spans) < MOST_HITS and tries < MOST_TRIES:
+        tries += 1
         end = at + len(part)
         if not _joins(text, at, part[0]) and not _joins_behind(text, end, part[-1]):
             spans.append((at, end))
@@ -223,8 +231,12 @@ def _support(hit: Hit, documents: Sequence[Document], words: set[str]) -> int:
 def _wordings(answer: str, documents: Sequence[Document]) -> Iterator[Claim]:
     """The longest runs of words that a document has too, from left to right."""
     words = list(_WORD.finditer(answer))
+    shared = _shared_runs([word.group().casefold() for word in words], documents)
     at = 0
     while at + LEAST_WORDING <= len(words):
+        if not shared[at]:
+            at += 1
+            continue
         taken = 0
         hits: tuple[Hit, ...] = ()
         low, high = LEAST_WORDING, min(len(words) - at, LONGEST_QUOTE)
@@ -240,6 +252,22 @@ def _wordings(answer: str, documents: Sequence[Document]) -> Iterator[Claim]:
             start, end = words[at].start(), words[at + taken - 1].end()
             yield Claim("wording", answer[start:end], start, end, hits)
         at += max(1, taken)
+
+
+def _shared_runs(words: Sequence[str], documents: Sequence[Document]) -> list[bool]:
+    """For each word whether the LEAST_WORDING words from it on stand somewhere; one look at each text."""
+    size = LEAST_WORDING
+    runs = {tuple(words[at : at + size]) for at in range(len(words) - size + 1)}
+    first, seen = {run[0] for run in runs}, set()
+    for document in documents:
+        text = document.text
+        for start in range(0, len(text), _SLICE):
+            there = _WORD.findall(text[start : start + _SLICE + _OVERLAP].casefold())
+            for at, word in enumerate(there):
+                if word in first:
+                    seen.add(tuple(there[at : at + size]))
+            seen &= runs
+    return [tuple(words[at : at + size]) in seen for at in range(len(words))]
 
 
 def _run_hits(run: str, documents: Sequence[Document]) -> tuple[Hit, ...]:

@@ -122,7 +122,7 @@ class KVPool:
         needed = len(ids) + room
         with self._lock:
             held, shared = self._best(session, ids)
-            if held is None or shared < TAKEN_OVER_SHARE * held.frozen:
+            if held is None or shared < TAKEN_OVER_SHARE * min(held.frozen, held.length):
                 held, shared = self._new(session, needed), 0
             held.in_use = True
             try:

@@ -95,7 +95,7 @@ def _utf16_without_mark(sample: bytes) -> str:
         return "utf-16-le"
     if high > 0.6 and low < 0.1:
         return "utf-16-be"
-    if sample.count(0) <= len(sample) // 100:
+    if sample.count(0) <= max(3, len(sample) // 100):
         return "utf-8"
     raise UploadError("it holds binary data, no text.")
 
