@@ -21,6 +21,8 @@ CONTAINER = (
 )
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
+ENTITY_DOCX = f"<w:document {W}><w:body><w:p><w:r><w:t>&{{}};</w:t></w:r></w:p></w:body></w:document>"
+
 
 def zipped(entries, *, compression=zipfile.ZIP_DEFLATED):
     """entries: {name or ZipInfo: content}, or pairs where a name comes twice."""
@@ -87,8 +89,8 @@ def docx(body=None, *, document=None, extra=None):
             "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
             '<Default Extension="rels" '
             'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-            '<Override PartName="/word/document.xml" ContentType="application/vnd.openxmlformats-officedocument.'
-            'wordprocessingml.document.main+xml"/></Types>',
+            '<Override PartName="/word/document.xml" ContentType="application/vnd.openxmlformats-'
+            'officedocument.wordprocessingml.document.main+xml"/></Types>',
             "_rels/.rels": '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
             '<Relationship Id="r1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/'
             'officeDocument" Target="word/document.xml"/></Relationships>',
@@ -214,9 +216,7 @@ def hostile_files():
         # DOCX
         "fine.docx": (docx(), "read: Hello from Word."),
         "laughs.docx": (
-            docx(
-                document=f"{LAUGHS}<w:document {W}><w:body><w:p><w:r><w:t>&a9;</w:t></w:r></w:p></w:body></w:document>"
-            ),
+            docx(document=LAUGHS + ENTITY_DOCX.format("a9")),
             "refused: XML entities",
         ),
         "laughs_utf16.docx": (
@@ -226,9 +226,7 @@ def hostile_files():
             "refused: XML entities",
         ),
         "external.docx": (
-            docx(
-                document=f"{EXTERNAL}<w:document {W}><w:body><w:p><w:r><w:t>&secret;</w:t></w:r></w:p></w:body></w:document>"
-            ),
+            docx(document=EXTERNAL + ENTITY_DOCX.format("secret")),
             "refused: XML entities",
         ),
         "bomb.docx": (docx(extra={"word/media/a.xml": b" " * BOMB}), "refused: times its size"),

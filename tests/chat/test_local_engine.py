@@ -1,5 +1,6 @@
 """A model in process: the same answers as a fresh reading, and no token read twice."""
 
+import itertools
 import threading
 
 import numpy as np
@@ -134,7 +135,7 @@ def test_progress_counts_up_to_the_prompt_by_chunks(engine):
     assert reads[0] == Prefill(0, reply.prompt_tokens, 0, None)
     assert reads[-1].read == reply.prompt_tokens
     assert reads[-1].seconds_left == 0
-    steps = [after.read - before.read for before, after in zip(reads, reads[1:], strict=False)]
+    steps = [after.read - before.read for before, after in itertools.pairwise(reads)]
     assert max(steps) == 128
     assert all(event.seconds_left is not None for event in reads[1:])
 

@@ -130,5 +130,5 @@ def test_a_report_without_recall_says_nothing(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": [{"length": "x"}]}'])
 def test_what_is_no_report_is_refused(tmp_path, content):
     (tmp_path / "report.json").write_text(content)
-    with pytest.raises(ChatError, match="cannot be read as the report.json"):
+    with pytest.raises(ChatError, match=r"cannot be read as the report\.json"):
         load_recall(tmp_path)

@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from ultralong_hf.chat.documents import Limits, read_document, read_documents
-from ultralong_hf.chat.documents import process
+from ultralong_hf.chat.documents import Limits, process, read_document, read_documents
 from ultralong_hf.errors import UploadError
 
 MISBEHAVING = """
@@ -85,7 +84,7 @@ def test_reading_is_stopped_on_request(misbehaving, tmp_path):
 
 def test_memory_of_a_reader_is_bounded(tmp_path):
     (tmp_path / "large.txt").write_bytes(b"some words and more\n" * 1_500_000)
-    with pytest.raises(UploadError, match="MiB of memory|broke down"):
+    with pytest.raises(UploadError, match=r"MiB of memory|broke down"):
         read_document(tmp_path / "large.txt", Limits(memory_bytes=90 * 1024**2))
 
 

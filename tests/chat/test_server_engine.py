@@ -37,10 +37,10 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    def do_GET(self):  # noqa: N802 -- http.server's name
+    def do_GET(self):
         self._send(json.dumps({"data": self.server.models}).encode())
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.server.statuses:
             self.send_response(self.server.statuses.pop(0))

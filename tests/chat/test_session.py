@@ -66,7 +66,7 @@ def test_new_documents_start_the_chat_anew(session):
     assert session.turns == []
     session.remove("notes.md")
     assert [document.name for document in session.documents] == ["book.txt"]
-    with pytest.raises(ChatError, match="no document 'notes.md'"):
+    with pytest.raises(ChatError, match=r"no document 'notes\.md'"):
         session.remove("notes.md")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -53,10 +54,21 @@ class EncodedText:
         return start + offsets[token - self.token_starts[block]][int(end)]
 
 
+def plain_tokenizer(tokenizer: Any) -> Any:
+    """A copy that reads special tokens as letters, always.
+
+    Whether a tokenizer does is a state of it, which one call sets for all threads: what one user's thread
+    asks for markup would make a special token of another user's text.
+    """
+    plain = copy.deepcopy(tokenizer)
+    encode_plain(plain, "a")
+    return plain
+
+
 def encode_text(
     tokenizer: Any, text: str, *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> EncodedText:
-    """Special tokens are neither added nor read out of the text. progress(characters done, of all)."""
+    """tokenizer: a `plain_tokenizer`. Nothing is added. progress(characters done, of all)."""
     ids: list[np.ndarray] = []
     starts: list[int] = []
     token_starts: list[int] = []
@@ -94,7 +106,8 @@ class PromptWriter:
 
     def __init__(self, tokenizer: Any, style: PromptStyle = "guided", *, answer_start: str = "") -> None:
         self.tokenizer, self.style = tokenizer, style
-        self.answer_start = tuple(encode_plain(tokenizer, answer_start) if answer_start else ())
+        self.plain = plain_tokenizer(tokenizer)
+        self.answer_start = tuple(encode_plain(self.plain, answer_start) if answer_start else ())
         self._has_template = bool(getattr(tokenizer, "chat_template", None))
 
     def write(
@@ -174,7 +187,7 @@ class PromptWriter:
 
     def _data(self, text: str) -> np.ndarray:
         """Text of people, documents and models: a special token in it is only its letters."""
-        return np.asarray(encode_plain(self.tokenizer, text) if text else [], dtype=np.int32)
+        return np.asarray(encode_plain(self.plain, text) if text else [], dtype=np.int32)
 
 
 def conversation(

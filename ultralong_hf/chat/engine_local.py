@@ -129,7 +129,7 @@ class LocalEngine:
             known = self._encoded.setdefault(session, {}).get(document.digest)
         if known is None:
             text = document.text.rstrip("\n") if self.writer.style == "bare" else document.text
-            known = encode_text(self.tokenizer, text, progress=progress)
+            known = encode_text(self.writer.plain, text, progress=progress)
             with self._encoding:
                 self._encoded.setdefault(session, {})[document.digest] = known
         return known
@@ -311,7 +311,7 @@ class LocalEngine:
         encoded = [self.encode(question.session, document) for document in question.documents]
         with self._pass:
             return passages_by_attention(
-                self.model, self.tokenizer, held, prompt, encoded, ids, count=options.passages
+                self.model, self.writer.plain, held, prompt, encoded, ids, count=options.passages
             )
 
 

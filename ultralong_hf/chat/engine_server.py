@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ultralong_hf.chat.documents import Document
-from ultralong_hf.chat.encoding import EncodedText, conversation, encode_text
+from ultralong_hf.chat.encoding import EncodedText, conversation, encode_text, plain_tokenizer
 from ultralong_hf.chat.engine import (
     CacheUse,
     Event,
@@ -69,7 +69,8 @@ class ServerChatEngine:
         self.name = _choose(entries, model, base_url)
         limit = entries.get(self.name, {}).get("max_model_len")
         self.window = window or (limit if isinstance(limit, int) else None)
-        self.tokenizer, self.style = tokenizer, style
+        self.tokenizer = None if tokenizer is None else plain_tokenizer(tokenizer)
+        self.style = style
         self._gate = Gate(running, waiting)
         self._encoded: dict[str, dict[str, EncodedText]] = {}
 
