@@ -3,7 +3,7 @@
 blend.json            settings, counts and digests; written last, so a folder without it is unfinished
 messages.jsonl        a conversation a line: messages, domain, source, place, tokens
 samples/              a `datasets` folder of the same in the same order: input_ids, labels
-removed.jsonl         what is left out but for what is above the quotas: place, reason, details
+removed.jsonl         only if any were left out but for the quotas: place, reason, details
 bad_records.jsonl     only if records were no conversations: places and what was wrong
 report.json, report.txt, report.png   the counts of each step
 rewrites.jsonl        only if answers are written anew: all that were received
