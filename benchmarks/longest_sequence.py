@@ -3,8 +3,8 @@
 python benchmarks/longest_sequence.py [--quick]
 
 Every contestant trains the same model, one row a step, with AdamW in float32, in a process of its own. A
-length fits if the most that was resident in two steps, above what the libraries take, is at most the cap:
-what a cgroup counts. (A limit on addresses would count against TRL a buffer that it allocates and does not touch;
+length fits if the most that was resident in two steps, above what the libraries take, is at most the cap, as
+a cgroup counts. (A limit on addresses would count against TRL a buffer that it allocates and does not touch;
 there is one at four times the cap, as a stop.) The model has the widths of Llama-3.1-8B over 32, and 8 of its
 layers. The search stops at 6 times what TRL's settings reach.
 """
