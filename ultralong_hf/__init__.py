@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ultralong_hf.planning import plan
     from ultralong_hf.recipes import Recipe, load_recipe
     from ultralong_hf.rope import describe_rope, extend_context
-    from ultralong_hf.training import cpt_trainer, preference_trainer, sft_trainer
+    from ultralong_hf.training import cpt_trainer, grpo_trainer, orpo_trainer, preference_trainer, sft_trainer
 
 _HOME_OF = {
     "LongContextCollator": "data.collator",
@@ -31,8 +31,10 @@ _HOME_OF = {
     "describe_rope": "rope",
     "evaluate": "evaluation",
     "extend_context": "rope",
+    "grpo_trainer": "training",
     "load_packed": "data.store",
     "load_recipe": "recipes",
+    "orpo_trainer": "training",
     "plan": "planning",
     "preference_trainer": "training",
     "prepare_dataset": "data.packing",
@@ -48,8 +50,10 @@ __all__ = [
     "describe_rope",
     "evaluate",
     "extend_context",
+    "grpo_trainer",
     "load_packed",
     "load_recipe",
+    "orpo_trainer",
     "plan",
     "preference_trainer",
     "prepare_dataset",

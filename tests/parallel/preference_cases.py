@@ -18,6 +18,7 @@ from trl import DPOConfig, DPOTrainer
 from ultralong_hf.parallel.groups import SequenceGroup
 from ultralong_hf.parallel.plugin import SequenceParallelPlugin
 from ultralong_hf.recipes import load_recipe
+from ultralong_hf.training.orpo import orpo_trainer
 from ultralong_hf.training.preference import PreferenceTrainer, preference_trainer
 
 
@@ -128,10 +129,12 @@ def train_pairs(
         }
 
 
-def run_stage(folder: str, **overrides: Any) -> tuple[list[float], dict[str, torch.Tensor], int]:
-    """Losses and gradient norms of the lab's preference stage, weights after it, devices that share a row."""
+def run_stage(
+    folder: str, stage: str = "preference", **overrides: Any
+) -> tuple[list[float], dict[str, torch.Tensor], int]:
+    """Losses and gradient norms of a stage of the lab, weights after it, devices that share a row."""
     own = {
-        "output_dir": f"{folder}/preference",
+        "output_dir": f"{folder}/{stage}",
         "max_steps": 2,
         "optim": "sgd",
         "logging_steps": 1,
@@ -139,11 +142,13 @@ def run_stage(folder: str, **overrides: Any) -> tuple[list[float], dict[str, tor
         "disable_tqdm": True,
         "per_device_train_batch_size": 2,
     }
-    keys = {f"preference.{key}": value for key, value in own.items()}
-    trainer = preference_trainer(load_recipe("lab", {**keys, **overrides}), model="lab")
+    keys = {f"{stage}.{key}": value for key, value in own.items()}
+    make = {"preference": preference_trainer, "orpo": orpo_trainer}[stage]
+    trainer = make(load_recipe("lab", {**keys, **overrides}), model="lab")
     trainer.train()
     trainer.save_model()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     numbers = [float(entry[key]) for key in ("loss", "grad_norm") for entry in history]
+    numbers += [float(entry["eval_loss"]) for entry in trainer.state.log_history if "eval_loss" in entry]
     group = getattr(trainer, "sequence_group", None)
     return numbers, weights_of(trainer.model), group.size if group else 1

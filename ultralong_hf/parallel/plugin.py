@@ -21,7 +21,7 @@ from ultralong_hf.parallel.calls import SplitCalls
 from ultralong_hf.parallel.deepspeed import check_deepspeed, deepspeed_config
 from ultralong_hf.parallel.evaluation import split_evaluation
 from ultralong_hf.parallel.groups import SequenceGroup, hybrid_group, ring_group, ulysses_group
-from ultralong_hf.parallel.preference import split_preference
+from ultralong_hf.parallel.preference import WHOLE_BATCH_METHODS, split_preference, split_whole_batches
 from ultralong_hf.parallel.requirements import (
     Launch,
     balance_faults,
@@ -199,6 +199,8 @@ class SequenceParallelPlugin:
         split_evaluation(trainer, calls)
         if isinstance(trainer, DPOTrainer):
             split_preference(trainer, group, calls)
+        elif hasattr(trainer, WHOLE_BATCH_METHODS):
+            split_whole_batches(trainer, group, calls)
         return reason
 
     def _attention(self, trainer: Trainer, plan: Plan) -> tuple[str, str]:
@@ -269,10 +271,12 @@ def _check_trainer(trainer: Trainer) -> None:
             f"{type(trainer.model).__name__} computes its loss from one device's tokens, not as a sum over "
             "tokens that all devices' share. Use a causal language model of transformers."
         )
+    elif hasattr(trainer, WHOLE_BATCH_METHODS):
+        pass  # its loss is over whole rows, on every device
     elif owner.__module__.startswith("trl.") and owner not in (SFTTrainer, DPOTrainer):
         faults.append(
             f"{owner.__name__} computes its loss from one device's tokens. Rows can be split in SFTTrainer, "
-            "DPOTrainer and transformers' Trainer."
+            "DPOTrainer, transformers' Trainer and our orpo_trainer."
         )
     if faults:
         raise ParallelError(*faults)

@@ -1,4 +1,4 @@
-"""Preference training with rows that are split: TRL's DPOTrainer.
+"""Preference training with rows that are split: TRL's DPOTrainer, and our ORPO on TRL's loss.
 
 Its loss is over whole sequences: a log-probability each, the reference model's too, and masks that TRL does
 not split (dpo_trainer.py of TRL 1.16 ends in an error of sizes under context parallelism). So the trainer
@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from transformers import Trainer
 from trl import DPOTrainer
 
 from ultralong_hf.errors import ParallelError
@@ -21,6 +22,9 @@ from ultralong_hf.parallel.groups import SequenceGroup
 from ultralong_hf.parallel.wiring import HOOK
 
 T = TypeVar("T")
+
+WHOLE_BATCH_METHODS = "whole_batch_methods"
+"""A trainer's attribute: names of its methods whose loss is over whole rows and calls the model by name."""
 
 
 def split_preference(trainer: DPOTrainer, group: SequenceGroup, calls: SplitCalls) -> None:
@@ -39,7 +43,7 @@ def split_preference(trainer: DPOTrainer, group: SequenceGroup, calls: SplitCall
             "arguments and its launch, since attach adds it, or use preference_trainer."
         )
 
-    setattr(trainer, HOOK, lambda model, inputs: (group.attention, inputs))
+    _keep_batches_whole(trainer, group)
     trainer.compute_loss = _split(trainer.compute_loss, calls)  # type: ignore[method-assign]
     trainer.compute_ref_log_probs = _split(trainer.compute_ref_log_probs, calls)  # type: ignore[method-assign]
     precompute, gather = trainer._precompute_ref_logps, RowGatherer(trainer.accelerator)
@@ -50,6 +54,17 @@ def split_preference(trainer: DPOTrainer, group: SequenceGroup, calls: SplitCall
 
     trainer._precompute_ref_logps = precompute_split  # type: ignore[method-assign]
     trainer._tp_size *= group.size  # TRL's word for processes with the same batch, when it counts tokens
+
+
+def split_whole_batches(trainer: Trainer, group: SequenceGroup, calls: SplitCalls) -> None:
+    """From now on the trainer's WHOLE_BATCH_METHODS split rows in the calls of its model."""
+    _keep_batches_whole(trainer, group)
+    for name in getattr(trainer, WHOLE_BATCH_METHODS):
+        setattr(trainer, name, _split(getattr(trainer, name), calls))
+
+
+def _keep_batches_whole(trainer: Trainer, group: SequenceGroup) -> None:
+    setattr(trainer, HOOK, lambda model, inputs: (group.attention, inputs))
 
 
 def _split(method: Callable[..., T], calls: SplitCalls) -> Callable[..., T]:

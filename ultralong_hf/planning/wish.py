@@ -13,7 +13,7 @@ from ultralong_hf.planning.shapes import read_shape
 from ultralong_hf.recipes import PRESETS, Recipe, load_recipe
 from ultralong_hf.recipes.schema import MemorySection, ModelSection, ParallelSection
 
-STAGES = ("cpt", "sft", "preference")
+STAGES = ("cpt", "sft", "preference", "orpo", "grpo")
 _TRL_ROWS = 8
 """per_device_train_batch_size of transformers' TrainingArguments."""
 
@@ -103,18 +103,25 @@ def of_recipe(
     """`config`: the model's, where it is loaded already."""
     name = recipe.model.name_or_path if config is None else config
     _, shape, notes = read_shape(name, trust_remote_code=recipe.model.trust_remote_code)
+    pair = recipe.preference_data.max_length or recipe.data.target_length
     rows = {
         "cpt": recipe.data.target_length,
         "sft": recipe.instruct.max_length,
-        "preference": recipe.preference_data.max_length or recipe.data.target_length,
+        "preference": pair,
+        "orpo": pair,
+        "grpo": max(recipe.grpo_data.lengths, default=recipe.data.target_length),
     }
     tokens_of_row = rows[stage] if length is None else parse_length(length)
     settings = dict(getattr(recipe, stage))
     rows_at_once = int(settings.get("per_device_train_batch_size", _TRL_ROWS))
     more = []
-    if stage == "preference":
+    if stage in ("preference", "orpo"):
         rows_at_once *= 2
-        more.append("each pair is two rows; the reference model is counted as weights that do not train.")
+        more.append("each pair is two rows.")
+    if stage == "preference":
+        more.append("the reference model is counted as weights that do not train.")
+    if stage == "grpo":
+        more.append("the step that learns is counted, generation is not: neither its KV cache nor its time.")
     return Wish(
         name=f"{Path(recipe.origin).stem} ({recipe.model.name_or_path})",
         shape=shape,

@@ -128,6 +128,8 @@ def _check_together(recipe: Recipe, faults: Faults) -> None:
         ("cpt", "data.eval_rows", data.eval_rows),
         ("sft", "instruct.eval_samples", recipe.instruct.eval_samples),
         ("preference", "preference_data.eval_pairs", recipe.preference_data.eval_pairs),
+        ("orpo", "preference_data.eval_pairs", recipe.preference_data.eval_pairs),
+        ("grpo", "grpo_data.eval_prompts", recipe.grpo_data.eval_prompts),
     ):
         strategy = getattr(recipe, stage).get("eval_strategy", "no")
         if strategy != "no" and not held_out:
@@ -140,6 +142,12 @@ def _check_together(recipe: Recipe, faults: Faults) -> None:
             ("sft", "packing_strategy"),
             "sft.packing_strategy is wrapped, which cuts conversations and lets each see the one before. "
             "Leave it out: bfd keeps them whole and apart.",
+        )
+    if recipe.grpo and recipe.grpo_data.seed == recipe.evaluation.seed:
+        faults.add(
+            ("grpo_data", "seed"),
+            f"grpo_data.seed and evaluation.seed are both {recipe.evaluation.seed}: the model would train on "
+            "the prompts that it is tested with. Use another seed for one of them.",
         )
     if rope.scale and rope.original_length:
         reach = rope.scale * rope.original_length

@@ -350,6 +350,28 @@ class PreferenceDataSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GrpoDataSection:
+    """Prompts of the GRPO stage: an evaluation task's own, whose score is the reward."""
+
+    tasks: list[str] = field(default_factory=lambda: ["needle", "ruler/niah_multikey_1", "ruler/vt"])
+    """Names as of `evaluate`; those whose prompts are made to a length."""
+    lengths: list[Length] = field(default_factory=list)
+    """Tokens of prompt and answer, short and long mixed; none: `data.target_length`."""
+    samples: Positive = 16
+    """Prompts of a task at each length (of needles at each depth too)."""
+    depths: list[Percent] = field(default_factory=lambda: [0.0, 25.0, 50.0, 75.0, 100.0])
+    """Percent of the text before a needle."""
+    haystack: str | None = None
+    """A text file or a folder of them; none: documents that the lab trains on."""
+    data_dir: str | None = None
+    """Where the official files of benchmarks lie."""
+    seed: int = 1
+    """Another than `evaluation.seed`, whose prompts are the test's."""
+    eval_prompts: Count = 0
+    """Prompts that are held out of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSection:
     """The arguments of `evaluate` after training."""
 
@@ -379,7 +401,8 @@ class EvaluationSection:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One recipe, checked. `cpt` and `sft` hold keys of trl.SFTConfig, `preference` of trl.DPOConfig."""
+    """One recipe, checked. `cpt` and `sft` hold keys of trl.SFTConfig, `preference` of trl.DPOConfig, `orpo`
+    of trl.experimental.orpo.ORPOConfig and `grpo` of trl.GRPOConfig."""
 
     origin: str
     """The file or preset that it was read from."""
@@ -393,6 +416,9 @@ class Recipe:
     sft: dict[str, Any]
     preference_data: PreferenceDataSection
     preference: dict[str, Any]
+    orpo: dict[str, Any]
+    grpo_data: GrpoDataSection
+    grpo: dict[str, Any]
     evaluation: EvaluationSection
 
     @property
@@ -409,9 +435,16 @@ SECTIONS: dict[str, type] = {
     "memory": MemorySection,
     "instruct": InstructSection,
     "preference_data": PreferenceDataSection,
+    "grpo_data": GrpoDataSection,
     "evaluation": EvaluationSection,
 }
-TRL_SECTIONS = {"cpt": "SFTConfig", "sft": "SFTConfig", "preference": "DPOConfig"}
+TRL_SECTIONS = {
+    "cpt": "SFTConfig",
+    "sft": "SFTConfig",
+    "preference": "DPOConfig",
+    "orpo": "experimental.orpo.ORPOConfig",
+    "grpo": "GRPOConfig",
+}
 """Section -> the class in trl whose keys it holds."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from dataclasses import fields
 from functools import cache
 from typing import Any, get_type_hints
@@ -35,15 +37,32 @@ _TAKEN_BY_STAGE = {
         "truncation_mode": "pairs are not cut.",
         "padding_free": "TRL 1.16 ignores it.",
     },
+    "orpo": {
+        "max_length": "use preference_data.max_length: longer pairs are dropped and counted, not cut.",
+        "max_completion_length": "pairs are not cut.",
+        "is_encoder_decoder": "long-context models are decoders.",
+        "generate_during_eval": "measure answers with `ultralong eval`.",
+    },
+    "grpo": {
+        "shuffle_dataset": "prompts of all tasks and lengths are mixed by grpo_data.seed.",
+        "chat_template_kwargs": "prompts are those of the evaluation, chat template included.",
+    },
 }
+
+
+def trl_class(name: str) -> Any:
+    """trl.SFTConfig of "SFTConfig"; a class of trl.experimental by its dotted name."""
+    module, _, attribute = f"trl.{name}".rpartition(".")
+    with warnings.catch_warnings():
+        # trl.experimental says that it may change; constraints.txt holds the version
+        warnings.filterwarnings("ignore", message="You are importing from 'trl.experimental'")
+        return getattr(importlib.import_module(module), attribute)
 
 
 @cache
 def trl_hints(class_name: str) -> dict[str, Any]:
-    """Key -> type of trl.SFTConfig or trl.DPOConfig, of the keys that its constructor takes."""
-    import trl
-
-    cls = getattr(trl, class_name)
+    """Key -> type of a config class of trl, of the keys that its constructor takes."""
+    cls = trl_class(class_name)
     hints = get_type_hints(cls)
     return {f.name: hints[f.name] for f in fields(cls) if f.init}
 

@@ -10,9 +10,8 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, cast, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
-import trl
 from accelerate import PartialState
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from transformers import Trainer
@@ -24,6 +23,7 @@ from ultralong_hf.recipes import PRESETS, Recipe, load_recipe
 from ultralong_hf.recipes.checking import Faults, convert, nearest
 from ultralong_hf.recipes.located_yaml import parse_value
 from ultralong_hf.recipes.schema import SECTIONS, TRL_SECTIONS
+from ultralong_hf.recipes.trl_keys import trl_class
 
 
 def parse_recipe(stage: str, arguments: Sequence[str] | None = None) -> tuple[Recipe, argparse.Namespace]:
@@ -58,6 +58,12 @@ def check_set_up(make_trainer: Callable[..., Trainer], recipe: Recipe, options: 
     result = check_parallel(trainer)
     if trainer.accelerator.process_index == 0:
         print("\n".join([*result.lines(), "The set-up is right."]))
+
+
+def refuse_check(options: argparse.Namespace, reason: str) -> None:
+    """Raises RecipeError for `--check-parallel` in a stage without it."""
+    if options.check_parallel:
+        raise RecipeError(f"this stage has no --check-parallel: {reason}.")
 
 
 def run(main: Callable[[], None]) -> int:
@@ -98,7 +104,7 @@ class _Parser(TrlParser):
 
 def _parser(stage: str) -> _Parser:
     parser = _Parser(
-        [cast(Any, getattr(trl, TRL_SECTIONS[stage]))],
+        [trl_class(TRL_SECTIONS[stage])],
         usage="accelerate launch %(prog)s --recipe NAME_OR_FILE [--KEY VALUE ...] [--SECTION.KEY VALUE ...]",
         description=(
             f"The stage {stage} of a recipe. The options below are the keys of trl.{TRL_SECTIONS[stage]}; "

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from trl import DPOConfig, SFTConfig
+from trl import DPOConfig, GRPOConfig, SFTConfig
 
 from ultralong_hf.errors import MachineError, ModelError, RecipeError
 from ultralong_hf.parallel.plugin import SequenceParallelPlugin
 from ultralong_hf.recipes import Recipe
+from ultralong_hf.recipes.trl_keys import trl_class
 from ultralong_hf.training.memory import memory_settings
 from ultralong_hf.training.parallel import parallel_settings
 
@@ -24,6 +25,8 @@ _CONFIGS: dict[str, tuple[type, dict[str, Any]]] = {
     "cpt": (SFTConfig, _PREPARED),
     "sft": (SFTConfig, _PREPARED),
     "preference": (DPOConfig, _ALWAYS),
+    "orpo": (trl_class("experimental.orpo.ORPOConfig"), _ALWAYS),
+    "grpo": (GRPOConfig, {"remove_unused_columns": False, "shuffle_dataset": False}),
 }
 """Stage -> TRL's config, and the keys of it that the stage sets itself."""
 
@@ -58,7 +61,7 @@ def _check_offload(args: Any, stage: str) -> None:
     kwargs = args.activation_checkpointing_kwargs
     if isinstance(kwargs, dict) and kwargs.get("offload"):
         key = "activation_checkpointing_kwargs: {offload: true}"
-    elif args.activation_offloading:
+    elif getattr(args, "activation_offloading", False):
         key = "activation_offloading"
     else:
         return
@@ -100,7 +103,7 @@ def _defaults(recipe: Recipe, stage: str, section: dict[str, Any]) -> dict[str, 
         "output_dir": str(output_folder(recipe, stage)),
         "dataloader_pin_memory": torch.accelerator.is_available(),  # torch warns where there is none
     }
-    if stage in ("cpt", "preference"):
+    if stage in ("cpt", "preference", "orpo"):
         values["per_device_eval_batch_size"] = 1  # the library's 8 rows of 1M tokens fit nowhere
     if section.get("packing") or section.get("padding_free"):
         # a batch is one row then, and accelerate tells what it has filled up by rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from ultralong_hf.recipes import Recipe
 from ultralong_hf.recipes.schema import LAB, PreferenceDataSection
 from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
 from ultralong_hf.training.configs import finished_folder, stage_config
+from ultralong_hf.training.folders import FinishesFolders
 from ultralong_hf.training.memory import adapters, prepare_model, prepare_optimizer, require_memory
 from ultralong_hf.training.models import apply_kernels, load_both, load_model
 from ultralong_hf.training.padding import WithoutPaddingMask
@@ -27,7 +28,6 @@ from ultralong_hf.training.parallel import plan_stage
 from ultralong_hf.training.rows import hold_out
 from ultralong_hf.training.shortage import ExplainsShortage
 from ultralong_hf.training.telemetry import watch
-from ultralong_hf.training.trainer import finish_trained_folder, merge_in_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,7 +58,7 @@ def preference_trainer(
     require_memory(recipe, "preference", start, plugin)
     policy, tokenizer = load_both(recipe.model, start, tokenizer)
     pairs, held_out = hold_out(
-        read_pairs(section, _rows(section), tokenizer), section.eval_pairs, "preference_data.eval_pairs"
+        read_pairs(section, pair_rows(section), tokenizer), section.eval_pairs, "preference_data.eval_pairs"
     )
     args = stage_config(recipe, "preference", evaluates=held_out is not None, plugin=plugin)
     needed = recipe.memory.lora is None and _needs_reference(policy, args)
@@ -88,7 +88,7 @@ def preference_trainer(
     return trainer
 
 
-class PreferenceTrainer(ExplainsShortage, DPOTrainer):
+class PreferenceTrainer(ExplainsShortage, FinishesFolders, DPOTrainer):
     """DPOTrainer for long pairs: none is cut, padding has no mask, and the reference may run on split rows.
 
     `longest`: tokens of prompt and answer; longer pairs are dropped and counted. With
@@ -96,11 +96,9 @@ class PreferenceTrainer(ExplainsShortage, DPOTrainer):
     where rows are not split yet. A model folder that it saves holds both generations of the RoPE keys.
     """
 
-    def __init__(self, *args: Any, longest: int, merges_adapters: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, longest: int, **kwargs: Any) -> None:
         self._longest = longest
-        self._merges_adapters = merges_adapters
         self._constructed = False
-        self._use_cache = bool(getattr(kwargs["model"].config, "use_cache", True))
         super().__init__(*args, **kwargs)
         self._constructed = True
         self.data_collator = WithoutPaddingMask(self.data_collator)
@@ -137,25 +135,20 @@ class PreferenceTrainer(ExplainsShortage, DPOTrainer):
             len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
             for pair in tokens.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
         ]
-        kept = [index for index, length in enumerate(lengths) if length <= self._longest]
-        too_long = len(lengths) - len(kept)
-        if not kept:
-            raise ConversationError(
-                f"No pair is left to train on: {too_long:,} are longer than {self._longest:,} tokens."
-            )
-        if too_long:
-            logger.warning(
-                "%s pairs of more than %s tokens were dropped.", f"{too_long:,}", f"{self._longest:,}"
-            )
-        return tokens.select(kept) if too_long else tokens
+        return without_long_pairs(tokens, lengths, self._longest)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            folder = output_dir or str(self.args.output_dir)
-            if self._merges_adapters:
-                merge_in_folder(self.model, folder, state_dict)
-            finish_trained_folder(folder, use_cache=self._use_cache)
+
+def without_long_pairs(pairs: Dataset, lengths: Sequence[int], longest: int) -> Dataset:
+    """The pairs of at most `longest` tokens, by the `lengths` of all; the others are counted in the log."""
+    kept = [index for index, length in enumerate(lengths) if length <= longest]
+    too_long = len(lengths) - len(kept)
+    if not kept:
+        raise ConversationError(
+            f"No pair is left to train on: {too_long:,} are longer than {longest:,} tokens."
+        )
+    if too_long:
+        logger.warning("%s pairs of more than %s tokens were dropped.", f"{too_long:,}", f"{longest:,}")
+    return pairs.select(kept) if too_long else pairs
 
 
 def _needs_reference(policy: Any, args: Any) -> bool:
@@ -172,7 +165,7 @@ def _reference(recipe: Recipe, policy: PreTrainedModel, start: Any) -> PreTraine
     return load_model(recipe.model, start) if isinstance(start, str) else copy.deepcopy(policy)
 
 
-def _rows(section: PreferenceDataSection) -> Iterator[tuple[str, Any]]:
+def pair_rows(section: PreferenceDataSection) -> Iterator[tuple[str, Any]]:
     """(place, row) of all sources; the source `lab` is made from the seed."""
     for source in section.sources:
         if source.path != LAB:

@@ -99,8 +99,9 @@ class PlanCallback(TrainerCallback):
         counted = float(logs.get("num_tokens", 0.0))
         tokens = self._steps * plan.timing.tokens if self.fixed_length else counted - self._tokens_before
         self._tokens_before = counted
-        speed = tokens / self._seconds
-        values = {"tokens_per_second": speed}
+        values = {}
+        if self.fixed_length or "num_tokens" in logs:  # ORPOTrainer does not count them
+            values["tokens_per_second"] = tokens / self._seconds
         if plan.tokens_per_second is not None:
             values["planned_tokens_per_second"] = plan.tokens_per_second
         if plan.gpu.flops is not None and self.fixed_length:
