@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from ultralong_hf.commands import prepare_sft
+from ultralong_hf.commands import prepare_preference, prepare_sft
 from ultralong_hf.errors import InputError
 
 _EPILOG = """example: pack a folder of books and a file of articles into rows of 1M tokens, joined by <s>
@@ -27,6 +27,11 @@ With --stage sft, conversations become the blend of the second stage:
 
   ultralong prepare --stage sft --recipe ultralong-1m --output blend --data copies/
   ultralong prepare --stage sft chats.jsonl --tokenizer meta-llama/Llama-3.1-8B-Instruct --output blend
+
+With --stage preference, facts are hidden in documents: pairs of a grounded answer and a wrong one.
+
+  ultralong prepare --stage preference books/ --tokenizer meta-llama/Llama-3.1-8B-Instruct \\
+      --lengths 2K 16K 128K --pairs 3000 --output pairs
 """
 _FROM_RECIPE = {
     "target_length": "data.target_length",
@@ -52,9 +57,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="*", metavar="SOURCE", help="file, folder, glob or Hub dataset")
     parser.add_argument(
         "--stage",
-        choices=("cpt", "sft"),
+        choices=("cpt", "sft", "preference"),
         default="cpt",
-        help="cpt: documents become rows (default); sft: conversations become a blend",
+        help="cpt: documents become rows (default); sft: conversations become a blend; preference: documents "
+        "become pairs of a grounded answer and a wrong one",
     )
     parser.add_argument(
         "--recipe", metavar="NAME_OR_FILE", help="take sources and settings from its data section"
@@ -67,6 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print what the store holds as one JSON object")
     _add_documents(parser.add_argument_group("documents"))
     prepare_sft.configure(parser.add_argument_group("conversations (--stage sft)"))
+    prepare_preference.configure(parser.add_argument_group("pairs (--stage preference)"))
     _add_rows(parser.add_argument_group("rows"))
     work = parser.add_argument_group("work")
     work.add_argument(
@@ -128,6 +135,9 @@ def run(args: argparse.Namespace) -> int:
     """Makes the store, or a part of one, and prints what it holds."""
     from ultralong_hf.data.showing.inspection import describe_store
 
+    if args.stage == "preference":
+        return prepare_preference.run(args)
+    prepare_preference.refuse_for_others(args)
     if args.stage == "sft":
         return prepare_sft.run(args)
     prepare_sft.refuse_for_documents(args)

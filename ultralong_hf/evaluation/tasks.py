@@ -150,6 +150,7 @@ class Family:
 FAMILIES = {
     "needle": Family("needle", "needle_tasks"),
     "passkey": Family("needle", "passkey_tasks"),
+    "distractors": Family("distractors", "distractors_tasks"),
     "ruler": Family("ruler", "ruler_tasks"),
     "lveval": Family("lveval", "lveval_tasks", fills_lengths=False),
     "infinitebench": Family("infinitebench", "infinitebench_tasks", fills_lengths=False),

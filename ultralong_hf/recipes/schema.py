@@ -334,10 +334,31 @@ class InstructSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroundedPairsSection:
+    """Pairs made from documents: a fact is hidden in one, and asked for. See `data/grounding/pairs`."""
+
+    documents: list[DocumentSource] = field(default_factory=list)
+    """Where the text comes from; none: documents that the lab trains on."""
+    pairs: Positive = 1000
+    lengths: list[Length] = field(default_factory=list)
+    """Tokens of prompt and answer, by turns, short and long mixed; none: `preference_data.max_length`."""
+    distractors: Count = 6
+    """Facts in the text that differ from the one asked for in one word."""
+    hallucinated_share: Share = 0.5
+    """Of the pairs: the rejected value is nowhere in the text; in the others it is a distractor's."""
+    unanswerable_share: Share = 0.0
+    """Of the pairs: the fact is not in the text, and the chosen answer says so."""
+    output_dir: str = "outputs/pairs"
+    """Made when it is missing, read when it is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreferenceDataSection:
     """Pairs of answers to one prompt, the better and the worse, for the preference stage."""
 
     sources: list[Source] = field(default_factory=list)
+    grounded: GroundedPairsSection | None = None
+    """Pairs that are made beside those of the sources."""
     max_length: Length | None = None
     """Tokens of prompt and answer; a longer pair is dropped and counted, never cut. None: those of a row."""
     prompt_column: str = "prompt"

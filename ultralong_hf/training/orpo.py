@@ -21,8 +21,9 @@ from ultralong_hf.training.configs import finished_folder, stage_config
 from ultralong_hf.training.folders import FinishesFolders
 from ultralong_hf.training.memory import adapters, prepare_model, prepare_optimizer, require_memory
 from ultralong_hf.training.models import apply_kernels, load_both
+from ultralong_hf.training.pairs import pair_rows
 from ultralong_hf.training.parallel import plan_stage
-from ultralong_hf.training.preference import pair_rows, without_long_pairs
+from ultralong_hf.training.preference import without_long_pairs
 from ultralong_hf.training.rows import hold_out
 from ultralong_hf.training.shortage import ExplainsShortage
 from ultralong_hf.training.telemetry import watch
@@ -54,7 +55,9 @@ def orpo_trainer(
     require_memory(recipe, "orpo", start, plugin)
     policy, tokenizer = load_both(recipe.model, start, tokenizer)
     pairs, held_out = hold_out(
-        read_pairs(section, pair_rows(section), tokenizer), section.eval_pairs, "preference_data.eval_pairs"
+        read_pairs(section, pair_rows(section, tokenizer), tokenizer),
+        section.eval_pairs,
+        "preference_data.eval_pairs",
     )
     args = stage_config(recipe, "orpo", evaluates=held_out is not None, plugin=plugin)
     args.max_length = length

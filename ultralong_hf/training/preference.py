@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +13,16 @@ from accelerate.utils import is_peft_model
 from transformers import PreTrainedModel
 from trl import DPOTrainer
 
-from ultralong_hf.data.instructions import read_rows
 from ultralong_hf.data.pairs import read_pairs
 from ultralong_hf.errors import ConversationError
 from ultralong_hf.recipes import Recipe
-from ultralong_hf.recipes.schema import LAB, PreferenceDataSection
 from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
 from ultralong_hf.training.configs import finished_folder, stage_config
 from ultralong_hf.training.folders import FinishesFolders
 from ultralong_hf.training.memory import adapters, prepare_model, prepare_optimizer, require_memory
 from ultralong_hf.training.models import apply_kernels, load_both, load_model
 from ultralong_hf.training.padding import WithoutPaddingMask
+from ultralong_hf.training.pairs import pair_rows
 from ultralong_hf.training.parallel import plan_stage
 from ultralong_hf.training.rows import hold_out
 from ultralong_hf.training.shortage import ExplainsShortage
@@ -58,7 +57,9 @@ def preference_trainer(
     require_memory(recipe, "preference", start, plugin)
     policy, tokenizer = load_both(recipe.model, start, tokenizer)
     pairs, held_out = hold_out(
-        read_pairs(section, pair_rows(section), tokenizer), section.eval_pairs, "preference_data.eval_pairs"
+        read_pairs(section, pair_rows(section, tokenizer), tokenizer),
+        section.eval_pairs,
+        "preference_data.eval_pairs",
     )
     args = stage_config(recipe, "preference", evaluates=held_out is not None, plugin=plugin)
     needed = recipe.memory.lora is None and _needs_reference(policy, args)
@@ -163,14 +164,3 @@ def _needs_reference(policy: Any, args: Any) -> bool:
 def _reference(recipe: Recipe, policy: PreTrainedModel, start: Any) -> PreTrainedModel:
     """A second model like the policy. TRL would load it by the name in the config, which knows no changes."""
     return load_model(recipe.model, start) if isinstance(start, str) else copy.deepcopy(policy)
-
-
-def pair_rows(section: PreferenceDataSection) -> Iterator[tuple[str, Any]]:
-    """(place, row) of all sources; the source `lab` is made from the seed."""
-    for source in section.sources:
-        if source.path != LAB:
-            yield from read_rows([source])
-            continue
-        from ultralong_hf.lab.preferences import preferences
-
-        yield from ((f"lab, row {number}", row) for number, row in enumerate(preferences(section.seed), 1))
