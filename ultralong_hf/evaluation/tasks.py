@@ -154,6 +154,7 @@ FAMILIES = {
     "ruler": Family("ruler", "ruler_tasks"),
     "lveval": Family("lveval", "lveval_tasks", fills_lengths=False),
     "infinitebench": Family("infinitebench", "infinitebench_tasks", fills_lengths=False),
+    "safety": Family("safety", "safety_tasks"),
     "perplexity": Family("perplexity", "perplexity_measures"),
     "standard": Family("standard", "standard_measures", fills_lengths=False),
 }

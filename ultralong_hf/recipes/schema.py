@@ -41,6 +41,8 @@ LAB = "lab"
 """A model or source of this name is the laptop lab's: shipped with this package, or made from the seed."""
 SAMPLE = "sample"
 """Conversations of this name ship with this package."""
+SAFETY = "safety"
+"""So does this mix: refusals, answers to what sounds alike, documents with hidden instructions."""
 
 TASK_FAMILIES = ("needle", "passkey", "ruler", "lveval", "infinitebench", "perplexity", "standard")
 """The tasks of `ultralong_hf.evaluation.tasks.FAMILIES`, which knows what is behind the names."""
@@ -249,8 +251,8 @@ ConversationFormat = Literal["messages", "sharegpt", "alpaca", "prompt_completio
 class ConversationSource(Source):
     """Where conversations come from: files, a Hub dataset, or a name that ships with this package.
 
-    The names: `lab`, made from the seed; `sample`, some dozens of short conversations of ours; `ultralong`,
-    the sources of the paper's blend.
+    The names: `lab`, made from the seed; `sample`, some dozens of short conversations of ours; `safety`, a
+    mix of ours with refusals; `ultralong`, the sources of the paper's blend.
     """
 
     label: str | None = None

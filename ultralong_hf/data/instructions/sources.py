@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ultralong_hf.data.instructions.records import Record, RecordSource, open_source
 from ultralong_hf.data.reading.records import Report, digest
@@ -13,7 +13,7 @@ from ultralong_hf.data.reading.values import Fields
 from ultralong_hf.errors import ConversationError
 from ultralong_hf.recipes.checking import Faults, build
 from ultralong_hf.recipes.located_yaml import LocatedYaml
-from ultralong_hf.recipes.schema import LAB, SAMPLE, ConversationSource, InstructSection
+from ultralong_hf.recipes.schema import LAB, SAFETY, SAMPLE, ConversationSource, InstructSection
 
 BLENDS = ("ultralong",)
 """Lists of sources that ship, each a file of `blends`."""
@@ -88,7 +88,13 @@ def open_sources(section: InstructSection) -> list[BlendSource]:
 
 def _open(entry: ConversationSource, section: InstructSection) -> RecordSource:
     if entry.path == LAB:
-        return _lab(section.seed)
+        from ultralong_hf.lab.corpus import conversations
+
+        return _made(LAB, section.seed, conversations)
+    if entry.path == SAFETY:
+        from ultralong_hf.data.safety import safety_conversations
+
+        return _made(SAFETY, section.seed, safety_conversations)
     if entry.path.startswith(f"{SAMPLE}/") and entry.path.split("/")[1] in SAMPLE_DOMAINS:
         file = resources.files(__package__).joinpath(f"{SAMPLE}/{entry.path.split('/')[1]}.jsonl")
         opened = open_source(dataclasses.replace(entry, path=str(file)))
@@ -96,11 +102,9 @@ def _open(entry: ConversationSource, section: InstructSection) -> RecordSource:
     return open_source(entry, section.data_dir)
 
 
-def _lab(seed: int) -> RecordSource:
+def _made(name: str, seed: int, make: Callable[[int], Iterator[dict[str, Any]]]) -> RecordSource:
     def read(report: Report) -> Iterator[Record]:
-        from ultralong_hf.lab.corpus import conversations
+        for row, value in enumerate(make(seed)):
+            yield Record(value, f"{name}, row {row + 1}", 0, row)
 
-        for row, value in enumerate(conversations(seed)):
-            yield Record(value, f"lab, row {row + 1}", 0, row)
-
-    return RecordSource(LAB, read, digest([LAB, seed]), f"made from the seed {seed}")
+    return RecordSource(name, read, digest([name, seed]), f"made from the seed {seed}")
