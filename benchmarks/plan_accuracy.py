@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
+import io
 import json
 import os
 import platform
@@ -37,6 +37,15 @@ from shims import gloo_counts_as_gpu
 
 TARGET = 0.10
 """The issue's: planned within this share of measured."""
+
+FSDP_LAUNCH = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+"""What `accelerate launch` leaves for a process."""
 
 LAYER = {"num_attention_heads": 8, "num_key_value_heads": 2}
 MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
@@ -179,12 +188,15 @@ def compare(case: Case, folder: str) -> tuple[int, int]:
 
 def run(case: Case, folder: str) -> tuple[int, int]:
     """One process's part: two steps under the profiler."""
+    if case.sharding == "fsdp":
+        os.environ.update(FSDP_LAUNCH)
     shim = gloo_counts_as_gpu() if case.sharding == "fsdp" else contextlib.nullcontext()
     recipe = load_recipe("lab", {**settings(case, folder), **case.keys})
     tokenizer = AutoTokenizer.from_pretrained(model_location("lab"))
     write_documents(folder)
-    gc.collect()
-    with shim, profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    recorder = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
+    with shim, quiet, recorder as profiler:
         model = make_model(case.model)
         trainer = cpt_trainer(recipe, model=model, tokenizer=tokenizer)
         trainer.train()
@@ -196,25 +208,30 @@ def run(case: Case, folder: str) -> tuple[int, int]:
 
 
 def measured_peak(profiler: profile) -> int:
-    """Bytes at most of all tensors and scratch since the profiler began."""
-    before: int | None = None
-    most = 0
+    """Bytes at most of all tensors and scratch at once.
+
+    By address: what gloo's threads release is not recorded, but an address that is given out again was free.
+    """
+    alive: dict[int, int] = {}
+    total = most = 0
     events = sorted(allocations(profiler), key=lambda event: event[0])
     assert events, "the profiler has seen no allocation"
-    for _, size, total in events:
-        before = total - size if before is None else before
-        most = max(most, total - before)
+    for _, address, size in events:
+        total -= alive.pop(address, 0)
+        if size > 0:
+            alive[address] = size
+            total += size
+            most = max(most, total)
     return most
 
 
 def allocations(profiler: profile) -> Iterator[tuple[int, int, int]]:
-    """(time, bytes, bytes in all after it) of each allocation and release."""
+    """(time, address, bytes) of each allocation, and of each release with its bytes below 0."""
 
     def walk(events: Any) -> Iterator[tuple[int, int, int]]:
         for event in events:
             if event.name == "[memory]":
-                fields = event.extra_fields
-                yield event.start_time_ns, fields.alloc_size, fields.total_allocated
+                yield event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size
             yield from walk(event.children)
 
     kineto = profiler.profiler
@@ -240,6 +257,7 @@ def settings(case: Case, folder: str) -> dict[str, Any]:
         "rope.scale": None,
         "evaluation.lengths": [256],
         "cpt.output_dir": f"{folder}/cpt",
+        "cpt.use_cpu": case.sharding != "fsdp",
         "cpt.max_steps": 2,
         "cpt.eval_strategy": "no",
         "cpt.save_strategy": "no",
