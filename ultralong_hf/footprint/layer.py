@@ -46,9 +46,10 @@ def layer_bytes(shape: ModelShape, setup: Setup) -> LayerBytes:
     norm_backward = _NORM_TEMPORARIES * _FLOAT * size
     gradient = stream * size
     tiles = 0.0
-    if setup.tiled:
-        tile = setup.tiled
-        tiles = tile * max(mlp + mlp_backward + gradient, 2 * norm_backward)
+    if setup.tiled and shape.has_experts:  # norms alone: transformers runs all experts in one call
+        tiles = setup.tiled * 2.0 * norm_backward
+    elif setup.tiled:
+        tiles = setup.tiled * max(mlp + mlp_backward + gradient, 2 * norm_backward)
         mlp, mlp_backward = 0.0, float(gradient)  # the gradient of its input, whole
     elif whole_norms:
         mlp_backward = max(mlp_backward, norm_backward - mlp)

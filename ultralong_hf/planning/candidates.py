@@ -12,6 +12,9 @@ from ultralong_hf.planning.timing import Timing, step_timing
 from ultralong_hf.planning.wish import Wish
 from ultralong_hf.recipes.schema import MemorySection
 
+HOST_MEMORY_PER_GPU = 237_500_000_000
+"""Bytes: 1.9 TB for 8 GPUs, as ALST's nodes have (ArcticTraining, projects/sequence-parallelism)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -19,6 +22,11 @@ class Machine:
     per_node: int
     host_memory: int | None
     mfu: float | None
+
+    @property
+    def host_to_choose_by(self) -> int:
+        """Bytes of a node's memory that options may be chosen for, where nobody has said how much it has."""
+        return self.host_memory or HOST_MEMORY_PER_GPU * self.per_node
 
     @property
     def usable(self) -> int:
@@ -35,6 +43,8 @@ class Candidate:
     setup: Setup
     footprint: Footprint
     timing: Timing
+    host: int
+    """Bytes of a node's memory."""
     fits: bool
 
 
@@ -62,6 +72,7 @@ def make_candidate(
         setup=setup,
         footprint=needed,
         timing=step_timing(wish.shape, setup, machine.gpu, gpus=gpus, rows=rows, mfu=machine.mfu),
+        host=host,
         fits=needed.total <= machine.usable and (machine.host_memory is None or host <= machine.host_memory),
     )
 

@@ -41,7 +41,8 @@ def plan(
     model folder, Hub id, config or mapping, for which options are chosen: the fastest that fit. `length`:
     none: the recipe's. `gpus`: none: the least that fit. `gpu`: a name of the table `planning.gpus.GPUS`, or
     "cpu". `stage`: cpt, sft or preference. `mfu`: to assume; none: `timing.ASSUMED_HFU` of all work.
-    `host_memory`: bytes of a node that may be filled; none: not checked. `tokens`: to train on; none: the
+    `host_memory`: bytes of a node that may be filled; none: not checked, and options of a model are chosen
+    for `candidates.HOST_MEMORY_PER_GPU`. `tokens`: to train on; none: the
     recipe's steps. `overrides`: keys of the recipe, as {"memory.recompute": "all_but_attention"}.
 
     Raises PlanError, ModelError, RecipeError or ParallelSizeError for input that no plan can be made for.
@@ -106,10 +107,12 @@ def _best(wish: Wish, machine: Machine, gpus: int) -> Candidate:
     """The recipe as it stands; or of the options that fit the fastest, else what is least too large."""
     if not wish.is_free:
         return make_candidate(wish, machine, gpus, wish.memory)
-    found = [make_candidate(wish, machine, gpus, memory) for memory in _sections(wish, machine)]
-    fitting = [candidate for candidate in found if candidate.fits]
-    if fitting:
-        return min(fitting, key=_price)
+    found: list[Candidate] = []
+    for sections in _sections(wish, machine):
+        found += [make_candidate(wish, machine, gpus, memory) for memory in sections]
+        fitting = [one for one in found if one.fits and one.host <= machine.host_to_choose_by]
+        if fitting:
+            return min(fitting, key=_price)
     return min(found, key=lambda candidate: candidate.footprint.total)
 
 
@@ -119,12 +122,17 @@ def _price(candidate: Candidate) -> float:
     return (timing.work.hardware if timing.seconds is None else timing.seconds) / timing.rows
 
 
-def _sections(wish: Wish, machine: Machine) -> Iterator[MemorySection]:
+def _sections(wish: Wish, machine: Machine) -> Iterator[list[MemorySection]]:
+    """Sections to choose from; those with a disk, whose speed no plan knows, where none of the others fits."""
     on_gpus = machine.gpu.name != CPU
-    yield from choices(wish.memory, host=on_gpus)
-    if on_gpus:
-        for memory in choices(wish.memory, host=True):
-            yield replace(memory, offload_parameters=True, offload_optimizer=False)
+    sections = list(choices(wish.memory, host=on_gpus))
+    if not on_gpus:
+        yield sections
+        return
+    offloaded = replace(wish.memory, offload_parameters=True)
+    sections += [replace(one, offload_optimizer=False) for one in choices(offloaded, host=True)]
+    yield sections
+    yield [replace(one, checkpoint_storage="disk") for one in sections]
 
 
 def _least(wish: Wish, machine: Machine) -> tuple[Candidate, str]:
@@ -165,12 +173,11 @@ def _changes(wish: Wish, machine: Machine, chosen: Candidate) -> Iterator[Change
             wish, machine, chosen.gpus, replace(chosen.memory, **option.changes), chosen.sizes
         )
         if changed.footprint != chosen.footprint or changed.timing != chosen.timing:
-            yield _change(machine, option.key, option.value, option.price, changed)
+            yield _change(option.key, option.value, option.price, changed)
     if not chosen.setup.keeps_attention and chosen.setup.checkpoint_every:
         memory = replace(chosen.memory, recompute="all_but_attention")
         changed = make_candidate(wish, machine, chosen.gpus, memory, chosen.sizes)
         yield _change(
-            machine,
             "memory.recompute",
             "all_but_attention",
             "the checkpoints' bytes once more, and less time",
@@ -180,10 +187,10 @@ def _changes(wish: Wish, machine: Machine, chosen: Candidate) -> Iterator[Change
         doubled = make_candidate(wish, machine, 2 * chosen.gpus, chosen.memory)
     except ParallelSizeError:
         return
-    yield _change(machine, "gpus", str(2 * chosen.gpus), "twice the GPUs, the same GPU-hours", doubled)
+    yield _change("gpus", str(2 * chosen.gpus), "twice the GPUs, the same GPU-hours", doubled)
 
 
-def _change(machine: Machine, key: str, value: str, price: str, candidate: Candidate) -> Change:
+def _change(key: str, value: str, price: str, candidate: Candidate) -> Change:
     return Change(
         key=key,
         value=value,
@@ -192,7 +199,7 @@ def _change(machine: Machine, key: str, value: str, price: str, candidate: Candi
         parts=dict(candidate.footprint.parts),
         fits=candidate.fits,
         tokens_per_second=candidate.timing.tokens_per_second,
-        host_bytes=sum(candidate.footprint.host.values()) * min(candidate.gpus, machine.per_node),
+        host_bytes=candidate.host,
     )
 
 

@@ -74,7 +74,7 @@ def _precision(
     half = settings.get("bf16", not settings.get("fp16", False) and not settings.get("use_cpu", False))
     half = bool(half) or bool(settings.get("fp16"))
     loaded = _BYTES[model.dtype]
-    if processes == 1:
+    if processes == 1 and (device == "cpu" or not memory.offload_parameters):
         sharding = "none"
     elif device == "cpu" or settings.get("fsdp") is False:
         sharding = "ddp"

@@ -35,7 +35,7 @@ def explain_shortage(plan: Plan | None) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _is_shortage(error):
             raise
-        raise OutOfMemory("\n".join(shortage_lines(error, plan))) from error
+        raise OutOfMemory(*shortage_lines(error, plan)) from error
 
 
 def shortage_lines(error: BaseException, plan: Plan | None) -> list[str]:

@@ -28,7 +28,8 @@ def watch(trainer: Any, recipe: Recipe, stage: str, plugin: SequenceParallelPlug
 
     The values go into each log of a step, before any tracker of `report_to` sees it: `tokens_per_second`,
     `mfu` (where the GPU's peak is known), `peak_memory_gib` of the first device since the log before, and the
-    same with `planned_` before their names.
+    same with `planned_` before their names. On a CPU memory is what the process has more than when it began,
+    the model's weights included: near what tensors take, which is planned.
     """
     wish = of_recipe(recipe, stage=stage, config=trainer.model.config)
     trainer.plan = plan_as_launched(
@@ -55,6 +56,7 @@ class PlanCallback(TrainerCallback):
         self._steps = 0
         self._tokens_before = 0.0
         self._begun: float | None = None
+        self._libraries = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -62,6 +64,9 @@ class PlanCallback(TrainerCallback):
         if state.is_world_process_zero:
             print(self.plan.table(changes=not self.plan.fits), flush=True)
         reset_peak(args.device)
+        if args.device.type != "cuda":
+            tensors = sum(weight.nbytes for weight in kwargs["model"].parameters())
+            self._libraries = max(0, peak_bytes(args.device) - tensors)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -109,7 +114,7 @@ class PlanCallback(TrainerCallback):
             values["mfu"] = work / (self._seconds * plan.gpu.flops * plan.gpus)
             if plan.timing.mfu is not None:
                 values["planned_mfu"] = plan.timing.mfu
-        values["peak_memory_gib"] = peak_bytes(device) / 2**30
+        values["peak_memory_gib"] = max(0, peak_bytes(device) - self._libraries) / 2**30
         values["planned_peak_memory_gib"] = plan.footprint.total / 2**30
         return {name: float(f"{value:.5g}") for name, value in values.items()}
 
