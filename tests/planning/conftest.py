@@ -12,7 +12,7 @@ from launcher import Workers
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
-    workers = Workers()
+    workers = Workers(timeout=600)
     try:
         yield workers
     finally:

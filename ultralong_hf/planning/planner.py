@@ -123,7 +123,7 @@ def _price(candidate: Candidate) -> float:
 
 
 def _sections(wish: Wish, machine: Machine) -> Iterator[list[MemorySection]]:
-    """Sections to choose from; those with a disk, whose speed no plan knows, where none of the others fits."""
+    """Sections to choose from; those with a disk, whose speed no plan knows, where none other fits."""
     on_gpus = machine.gpu.name != CPU
     sections = list(choices(wish.memory, host=on_gpus))
     if not on_gpus:

@@ -13,6 +13,12 @@ ASSUMED_HFU = 0.53
 median of the eight runs at 1M to 4M tokens that TRL publishes (docs/planning.md: 0.51 to 0.55, four models, 8
 to 32 H100), their communication included."""
 
+_CPU_ADAM_BYTES = 28
+"""Read and written for each weight by Adam on the host: weight, gradient and two moments in float32."""
+
+_CPU_ADAM_SPEED = 20e9
+"""Bytes a second of host memory for one process of eight; an assumption."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
@@ -53,13 +59,15 @@ def step_timing(
 
 
 def copy_seconds(shape: ModelShape, setup: Setup, gpu: Gpu) -> float:
-    """Of copies between optimizer steps, which wait: the optimizer's state there and back, or gradients there
-    and weights back, by FSDP2 before each layer. Checkpoints' copies run beside the work."""
+    """Of what nothing hides: the optimizer's state there and back; or gradients there, a step on the host,
+    weights back. Checkpoints' copies run beside the work."""
     trained = shape.parameters if setup.trained is None else setup.trained
     if setup.offload_parameters:
+        step = _CPU_ADAM_BYTES * trained / setup.weight_shards / _CPU_ADAM_SPEED
         copied = 2.0 * trained * setup.weight_bytes
     elif setup.offload_optimizer:
+        step = 0.0
         copied = 2 * trained * setup.state_bytes
     else:
         return 0.0
-    return copied / setup.weight_shards / gpu.host_link
+    return step + copied / setup.weight_shards / gpu.host_link
