@@ -154,10 +154,9 @@ class LocalEngine:
     def save_cache(self, session: str, documents: Sequence[Document], path: str | Path) -> Path:
         """The documents' cache as one safetensors file. Raises ChatError where they were not read yet."""
         prompt = self.write(Question(session, tuple(documents), ""))
-        held = self.pool.find(session, prompt.ids[: prompt.frozen])
-        if held is None or held.in_use:
+        held = self.pool.hold(session, prompt.ids[: prompt.frozen])
+        if held is None:
             raise ChatError("These documents have not been read yet: ask a question first, then save.")
-        held.in_use = True
         try:
             return kv_files.save(held, prompt.frozen, self._binding(documents), path)
         finally:

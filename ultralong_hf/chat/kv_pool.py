@@ -151,11 +151,14 @@ class KVPool:
             held.in_use = True
         return held
 
-    def find(self, session: str, ids: np.ndarray) -> Held | None:
-        """The session's cache that begins with these tokens."""
+    def hold(self, session: str, ids: np.ndarray) -> Held | None:
+        """The session's cache that begins with these tokens, the caller's alone until `give_back`."""
         with self._lock:
             held, shared = self._best(session, ids)
-        return held if held is not None and shared >= len(ids) - 1 and held.length >= len(ids) else None
+            if held is None or shared < len(ids) - 1 or held.length < len(ids):
+                return None
+            held.in_use = True
+        return held
 
     def forget(self, session: str) -> None:
         """One in use is deleted as soon as it is given back."""
