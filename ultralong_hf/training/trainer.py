@@ -98,8 +98,9 @@ def merge_in_folder(model: Any, folder: str | Path, state_dict: dict | None) -> 
         return
     own = Path(folder) / "adapter"
     own.mkdir(exist_ok=True)
-    for path in Path(folder).glob("adapter_*"):
-        path.replace(own / path.name)
+    for path in [*Path(folder).glob("adapter_*"), Path(folder) / "README.md"]:  # PEFT's card of the adapter
+        if path.is_file():
+            path.replace(own / path.name)
     save_merged(model, str(folder), state_dict)
 
 
