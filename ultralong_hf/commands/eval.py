@@ -27,7 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("task", metavar="TASK", help=f"one, or several with commas: {', '.join(FAMILIES)}; or as ruler/vt")
     add("model", metavar="MODEL", help="model folder or hub id")
-    add("--lengths", help=f"lengths in tokens, such as 1K,2K,4K (default: {DEFAULT_LENGTHS})")
+    add(
+        "--lengths",
+        help=f"lengths in tokens, such as 1K,2K,4K; 0 beside others: the shortest prompt "
+        f"(default: {DEFAULT_LENGTHS})",
+    )
     add("--max-length", help="the longest of --count evenly spaced lengths, such as 1M")
     add("--count", type=int, help=f"how many lengths up to --max-length (default: {DEFAULT_COUNT})")
     add("--depths", help="where the needle stands, percent of the text (default: 0,25,50,75,100)")
@@ -164,7 +168,10 @@ def _grid(args: argparse.Namespace) -> dict[str, Any]:
             raise EvaluationError(f"--count {count} must be at least 1.")
         lengths = even_lengths(parse_length(args.max_length), count)
     elif args.lengths or fill_lengths(check_names(_task_names(args))):
-        lengths = [parse_length(length) for length in (args.lengths or DEFAULT_LENGTHS).split(",")]
+        lengths = [
+            0 if length.strip() == "0" else parse_length(length)
+            for length in (args.lengths or DEFAULT_LENGTHS).split(",")
+        ]
     else:
         lengths = []
     return {"lengths": lengths, "depths": depths, "samples": args.samples}
