@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -17,8 +18,9 @@ from ultralong_hf.evaluation.ruler.drafts import Stream, random_stream
 from ultralong_hf.evaluation.ruler.pieces import PieceEncoder, Pieces
 from ultralong_hf.evaluation.ruler.words import draw_different, word_lists
 
-_TOKENS_OF_KEY_AND_VALUE = 4
-"""Fewer than any have: a blank or hyphen each, or a number of seven digits."""
+_PROBES, _LEAST_SHARE, _SPARE = 64, 0.9, 16
+"""Of a few lines the mean number of tokens is taken; a text of nine tenths of it a line, and some lines more,
+has more of them than any."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Distractors:
 
     def draw(self, length: int, seed: int, keys: Collection[str], values: Collection[str]) -> Lines:
         """More lines than `length` tokens hold, none with one of these keys or values."""
-        most = length // (len(self._wording.ids) + _TOKENS_OF_KEY_AND_VALUE) + 1
+        most = int(length / (_LEAST_SHARE * self._mean_tokens)) + _SPARE
         pools, rng = self._pool(most), random_stream(seed, Stream.TEXT)
         parts = [*self._words, *(pool.pieces for pool in pools)]
         columns = [rng.integers(len(part), size=most) for part in self._words]
@@ -81,19 +83,24 @@ class Distractors:
         lengths = np.concatenate([table.lengths for table in tables])[rows].sum(axis=1)
         return Lines(tables, rows, np.cumsum(lengths))
 
+    @cached_property
+    def _mean_tokens(self) -> float:
+        """Of a line."""
+        parts = [*self._words, *(pool.pieces for pool in self._make_pools(_PROBES))]
+        return len(self._wording.ids) + sum(float(part.lengths.mean()) for part in parts)
+
     def _pool(self, size: int) -> tuple[Pool, ...]:
         """Keys, where they are no words, and values: `size` of each."""
         if size not in self._pools:
-            rng = random_stream(self._seed, Stream.TEXT, size)
-            kinds: list[tuple[Kind, str]] = [(self._arguments.values, f"{self._end}\n")]
-            if not self._words:
-                kinds.insert(0, (self._arguments.keys, ""))
-            self._pools = {
-                size: tuple(
-                    Pool.made(draw_different(kind, rng, size), end, self._encoder) for kind, end in kinds
-                )
-            }
+            self._pools = {size: self._make_pools(size)}
         return self._pools[size]
+
+    def _make_pools(self, size: int) -> tuple[Pool, ...]:
+        rng = random_stream(self._seed, Stream.TEXT, size)
+        kinds: list[tuple[Kind, str]] = [(self._arguments.values, f"{self._end}\n")]
+        if not self._words:
+            kinds.insert(0, (self._arguments.keys, ""))
+        return tuple(Pool.made(draw_different(kind, rng, size), end, self._encoder) for kind, end in kinds)
 
     def _differ(
         self,

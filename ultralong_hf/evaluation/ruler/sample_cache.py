@@ -15,7 +15,7 @@ import numpy as np
 from ultralong_hf.evaluation.prompts import Frame
 from ultralong_hf.evaluation.ruler.building import Prompt
 
-FORMAT = 2
+FORMAT = 3
 """Counts changes of the generators: prompts made before one are not read after it."""
 
 
