@@ -17,7 +17,7 @@ from ultralong_hf.data.documents import Document, Key, RecordPolicy, open_source
 from ultralong_hf.data.reading import decompression
 from ultralong_hf.data.reading.files import find_files
 from ultralong_hf.data.reading.records import Rows
-from ultralong_hf.data.reading.text_files import _slow_record, _split_lines
+from ultralong_hf.data.reading.text_files import _split_lines, parse_slowly
 from ultralong_hf.errors import DocumentError
 
 COMPRESSORS = {
@@ -157,7 +157,7 @@ def test_the_fast_parser_gives_no_other_texts_than_the_slow_one(line):
         fast = orjson.loads(line)
     except ValueError:
         return
-    slow = _slow_record(line)
+    slow = parse_slowly(line)
     assert isinstance(fast, dict) == isinstance(slow, dict)
     if isinstance(fast, dict):
         assert fast.keys() == slow.keys()

@@ -25,7 +25,7 @@ def test_names_are_kept_once_in_their_order():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rular", "'rular' is no task. Nearest: 'ruler'; there are needle, passkey, ruler"),
+        ("rular", "'rular' is no task. Nearest: 'ruler'; there are needle, passkey, distractors, ruler"),
         ("ruler/niah_singel_1", "Nearest: 'ruler/niah_single_1'"),
         ("needle/x", "'needle/x' is no task. Nearest: 'needle'"),
         ("ruler/", "'ruler/' is no task"),

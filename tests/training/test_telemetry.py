@@ -24,6 +24,7 @@ def lab(folder, **keys):
             "data.output_dir": str(folder / "store"),
             "rope.scale": 2,
             "instruct.max_length": 512,
+            "instruct.output_dir": str(folder / "blend"),
             "evaluation.lengths": [256],
             **{
                 f"{stage}.{key}": value

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ultralong_hf.evaluation.engines import roomy_cache
+from ultralong_hf.evaluation.engines.kv_cache import roomy_cache
 from ultralong_hf.evaluation.haystack import Break, Haystack
 from ultralong_hf.evaluation.needle import Needle
 from ultralong_hf.evaluation.prompts import encode_plain

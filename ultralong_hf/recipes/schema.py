@@ -44,7 +44,17 @@ SAMPLE = "sample"
 SAFETY = "safety"
 """So does this mix: refusals, answers to what sounds alike, documents with hidden instructions."""
 
-TASK_FAMILIES = ("needle", "passkey", "ruler", "lveval", "infinitebench", "perplexity", "standard")
+TASK_FAMILIES = (
+    "needle",
+    "passkey",
+    "distractors",
+    "ruler",
+    "lveval",
+    "infinitebench",
+    "safety",
+    "perplexity",
+    "standard",
+)
 """The tasks of `ultralong_hf.evaluation.tasks.FAMILIES`, which knows what is behind the names."""
 TaskName = Annotated[str, OneOf(TASK_FAMILIES)]
 
