@@ -133,7 +133,6 @@ def run_stage(
     folder: str, stage: str = "preference", **overrides: Any
 ) -> tuple[list[float], dict[str, torch.Tensor], int]:
     """Losses and gradient norms of a stage of the lab, weights after it, devices that share a row."""
-    teach_ring_the_cpu()
     own = {
         "output_dir": f"{folder}/{stage}",
         "max_steps": 2,
