@@ -106,21 +106,10 @@ def _train(trial: Trial, recipes: list[Recipe]) -> tuple[Any, Any]:
 
 
 def _extend_only(recipe: Recipe) -> tuple[Any, Any]:
-    from ultralong_hf.rope import extend_context
-    from ultralong_hf.training.models import load_model, load_tokenizer
+    from ultralong_hf.training.models import extend_by_recipe, load_model, load_tokenizer
 
-    model, rope = load_model(recipe.model), recipe.rope
-    extend_context(
-        model,
-        recipe.window,
-        method=rope.method,
-        scale=rope.scale,
-        original_length=rope.original_length,
-        beta_slow=rope.beta_slow,
-        beta_fast=rope.beta_fast,
-        attention_factor=rope.attention_factor,
-        exact_angles=rope.exact_angles,
-    )
+    model = load_model(recipe.model)
+    extend_by_recipe(model, recipe)
     return model, load_tokenizer(recipe.model)
 
 

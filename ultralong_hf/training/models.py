@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from ultralong_hf.errors import MachineError, ModelError
 from ultralong_hf.lab.names import model_location
 from ultralong_hf.memory.kernels import apply_liger_kernels
-from ultralong_hf.recipes.schema import ModelSection
+from ultralong_hf.recipes.schema import ModelSection, Recipe
+from ultralong_hf.rope import extend_context
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -55,6 +56,22 @@ def load_both(
     if tokenizer is None:
         raise ModelError("A loaded model was given without its tokenizer: pass tokenizer= too.")
     return model, tokenizer
+
+
+def extend_by_recipe(model: PreTrainedModel, recipe: Recipe) -> None:
+    """The model's RoPE stretched in place, as the section `rope` says."""
+    rope = recipe.rope
+    extend_context(
+        model,
+        recipe.window,
+        method=rope.method,
+        scale=rope.scale,
+        original_length=rope.original_length,
+        beta_slow=rope.beta_slow,
+        beta_fast=rope.beta_fast,
+        attention_factor=rope.attention_factor,
+        exact_angles=rope.exact_angles,
+    )
 
 
 def apply_kernels(model: PreTrainedModel, section: ModelSection) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ultralong_hf.recipes import Recipe
-from ultralong_hf.rope import extend_context
 from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
 from ultralong_hf.training.configs import finished_folder, stage_config
 from ultralong_hf.training.memory import adapters, prepare_model, prepare_optimizer, require_memory
-from ultralong_hf.training.models import apply_kernels, load_both
+from ultralong_hf.training.models import apply_kernels, extend_by_recipe, load_both
 from ultralong_hf.training.padding import WithoutPaddingMask
 from ultralong_hf.training.parallel import plan_stage
 from ultralong_hf.training.rows import hold_out, open_rows, row_collator
@@ -37,18 +36,7 @@ def cpt_trainer(
     plugin = plan_stage(recipe, "cpt", model, length=recipe.data.target_length)
     require_memory(recipe, "cpt", model, plugin)
     model, tokenizer = load_both(recipe.model, model, tokenizer)
-    rope = recipe.rope
-    extend_context(
-        model,
-        recipe.window,
-        method=rope.method,
-        scale=rope.scale,
-        original_length=rope.original_length,
-        beta_slow=rope.beta_slow,
-        beta_fast=rope.beta_fast,
-        attention_factor=rope.attention_factor,
-        exact_angles=rope.exact_angles,
-    )
+    extend_by_recipe(model, recipe)
     args = stage_config(recipe, "cpt", evaluates=recipe.data.eval_rows > 0, plugin=plugin)
     collator, tokenizer = row_collator(recipe, tokenizer, model, shards=plugin.resolved.sizes.parts)
     tokenizer.model_max_length = recipe.window
