@@ -20,6 +20,7 @@ COMMANDS = {
     "launch-config": "accelerate's YAML and a SLURM script for a recipe",
     "eval": "needle grids, RULER, LV-Eval, InfiniteBench, loss by position, the standard side",
     "ablate": "which parts of the recipe matter, arm against arm over several seeds",
+    "publish": "a trained model as a folder that others can load, with its card; and to the hub",
     "lab": "the laptop lab: its corpus, tokenizer and base model, and the quickstart",
 }
 

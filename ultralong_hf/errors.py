@@ -17,7 +17,8 @@ UltraLongError
 │   ├── ChatError              a question, a cache or a session that the chat cannot serve
 │   │   └── DoesNotFit         documents and question are longer than the window
 │   ├── EvaluationError        an unknown task, a length or a haystack that does not fit
-│   └── AblationError          a study, an arm or a folder of results that cannot be compared
+│   ├── AblationError          a study, an arm or a folder of results that cannot be compared
+│   └── ReleaseError           a model that cannot be released, merged or served as asked
 └── MachineError               the machine or its libraries lack something; status 1
     ├── OutOfMemory            a device's memory, or the host's, does not suffice
     ├── KernelError            kernels that cannot run here
@@ -105,6 +106,10 @@ class EvaluationError(InputError):
 
 class AblationError(InputError):
     """A study, an arm or a folder of results that cannot be compared."""
+
+
+class ReleaseError(InputError):
+    """A model that cannot be released, merged or served as asked."""
 
 
 class MachineError(UltraLongError, RuntimeError):

@@ -95,7 +95,7 @@ def carry_files(source: Path, target: Path) -> list[str]:
         elif not path.exists():
             raise ModelError(f"{path} is a link to nothing. Fetch the model again.")
         elif name.endswith(".safetensors"):
-            _link_or_copy(path.resolve(), target / name)
+            link_or_copy(path.resolve(), target / name)
         elif not (name.startswith(".") or name.endswith((".bin.index.json", ".h5.index.json"))):
             shutil.copyfile(path, target / name)
     return [f"left out {kind}: {', '.join(found)}." for kind, found in left_out.items()]
@@ -173,10 +173,11 @@ def _check_weights(source: Path, names: list[str]) -> None:
             )
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link of a file; a copy of it on another file system, or one without hard links."""
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without hard links
+    except OSError:
         shutil.copyfile(source, target)
 
 
