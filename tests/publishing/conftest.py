@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "evaluation" / "reporting")]
+sys.path.insert(0, str(Path(__file__).parent.parent / "evaluation" / "reporting"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from release_models import make_model
 
