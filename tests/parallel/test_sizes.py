@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from ultralong_hf.errors import ParallelSizeError
 from ultralong_hf.footprint import ModelShape, Setup
+from ultralong_hf.parallel.global_batch import GlobalBatch
 from ultralong_hf.parallel.sizes import choose_sizes, repeated_kv_heads, required_parts
 
 LLAMA_8B = ModelShape(
@@ -80,6 +81,28 @@ def test_reasons_say_what_was_chosen_and_why():
         "8 devices share a sequence, the most there can be. 4M tokens need about 155.5 GiB each, but only "
         "72.0 GiB are usable: it will most likely not fit. Use more devices."
     )
+
+
+@pytest.mark.parametrize("rows", [2, 6, 128])
+@pytest.mark.parametrize("devices", [2, 8, 12, 32, 256])
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_global_batch_is_made_of_whole_passes_on_any_number_of_devices(rows, devices, at_once):
+    batch = GlobalBatch(stage="cpt", rows=rows, at_once=at_once)
+    sizes = choose_sizes(
+        LLAMA_8B, length=768 * K, world_size=devices, gpus_per_node=8, gpu_memory=10**15, batch=batch
+    )
+    groups = devices // sizes.degree
+    assert batch.accumulation(groups) * groups * at_once == rows
+    fewer = [d for d in range(1, sizes.degree) if devices % d == 0]
+    assert not any(batch.divides_over(devices // d) for d in fewer), "the least number of devices a row"
+
+
+def test_a_global_batch_that_cannot_be_made_is_named():
+    batch = GlobalBatch(stage="cpt", rows=2, at_once=1)
+    assert chosen(1 * M, 8, size=8, batch=batch) == ("ulysses", 8, 1, 1)
+    for wish in ({"size": 2}, {"batch": GlobalBatch(stage="cpt", rows=2, at_once=4)}):
+        with pytest.raises(ParallelSizeError, match=r"parallel.global_batch.cpt is 2 rows a step, but [14]"):
+            chosen(1 * M, 8, **{"batch": batch, **wish})
 
 
 @pytest.mark.parametrize(

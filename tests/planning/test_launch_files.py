@@ -168,7 +168,7 @@ def test_deepspeed_and_offloaded_parameters_are_in_the_yaml():
 
 def test_gpus_that_do_not_fill_nodes_are_refused():
     with pytest.raises(PlanError, match=r"12 GPUs do not fill nodes of 8, .*Use 8 or 16"):
-        accelerate_config(plan("ultralong-1m", gpus=12, overrides={"parallel.size": 4}))
+        accelerate_config(plan("ultralong-1m", gpus=12, overrides={"parallel.global_batch.cpt": 3}))
 
 
 def test_bad_input_ends_with_status_2_and_writes_nothing(tmp_path, capsys):

@@ -77,6 +77,15 @@ def test_time_is_work_over_what_gpus_do():
     assert billion.steps == -(-(10**9) // billion.step_tokens)
 
 
+@pytest.mark.parametrize("gpus", [4, 8, 32, 256])
+def test_a_recipes_step_has_its_rows_on_any_number_of_gpus(gpus):
+    found = plan("ultralong-4m", gpus=gpus)
+    assert (found.timing.rows, found.steps) == (2, 150)
+    assert found.setup.accumulates == (gpus // found.sizes.degree < 2)
+    assert not any("rows come again" in note for note in found.notes)
+    assert plan("ultralong-4m", gpus=gpus, stage="sft").timing.rows == 128
+
+
 def test_host_memory_is_checked_where_its_size_is_given():
     assert plan("ultralong-1m", gpus=8).fits
     found = plan("ultralong-1m", gpus=8, host_memory=100 * 10**9)

@@ -209,11 +209,10 @@ def test_presets_hold_the_values_of_the_paper(preset, rows, scale):
     assert recipe.cpt["learning_rate"] == 3e-5
     assert (recipe.cpt["adam_beta1"], recipe.cpt["adam_beta2"]) == (0.9, 0.95)
     assert (recipe.sft["learning_rate"], recipe.instruct.max_length) == (5e-6, 8192)
-    sft_batch = recipe.sft["per_device_train_batch_size"] * recipe.sft["gradient_accumulation_steps"] * 8
-    assert sft_batch == 128
+    assert recipe.rows_of_step("sft") == 128
     if preset == "ultralong-4m":
         assert recipe.cpt["max_steps"] == 150
-        assert recipe.cpt["per_device_train_batch_size"] * recipe.cpt["gradient_accumulation_steps"] == 2
+        assert recipe.rows_of_step("cpt") == 2
 
 
 SURENESS = (
@@ -222,7 +221,6 @@ SURENESS = (
     "derived",
     "open: ours",
     '"YaRN" by turns, second-hand',
-    "batch 128, second-hand",
 )
 MACHINERY = (
     "output_dir",
@@ -231,7 +229,6 @@ MACHINERY = (
     "activation_",
     "target_length",
     "per_device_eval",
-    "gradient_acc",
 )
 
 
@@ -245,10 +242,18 @@ def test_presets_name_the_sureness_of_every_value_of_training(preset):
             section = line.split(":")[0]
         key, _, value = line.partition(":")
         named = key.strip() and not key.strip().startswith(("#", *MACHINERY))
-        if section in ("rope", "cpt", "sft") and named and value.strip():
+        if section in ("rope", "parallel", "cpt", "sft") and named and value.strip():
             assert any(f"# {label}" in value for label in SURENESS), line
             checked += 1
     assert checked > 20
+
+
+def test_the_rows_of_a_step_are_said_once():
+    overrides = {"cpt.gradient_accumulation_steps": 4}
+    with pytest.raises(RecipeError, match="both say how many rows make a step"):
+        load_recipe("ultralong-1m", overrides)
+    recipe = load_recipe("ultralong-1m", {**overrides, "parallel.global_batch.cpt": None})
+    assert (recipe.rows_of_step("cpt"), recipe.rows_of_step("sft")) == (None, 128)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

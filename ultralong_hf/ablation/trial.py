@@ -112,6 +112,5 @@ def tokens_of(recipe: Recipe) -> int:
     """Tokens that the recipe's CPT stage trains on, on one device."""
     cpt = recipe.cpt
     accumulated = cpt.get("gradient_accumulation_steps", 1)
-    return int(
-        cpt["max_steps"] * cpt.get("per_device_train_batch_size", 8) * accumulated * recipe.data.target_length
-    )
+    rows = recipe.rows_of_step("cpt") or cpt.get("per_device_train_batch_size", 8) * accumulated
+    return int(cpt["max_steps"] * rows * recipe.data.target_length)

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from ultralong_hf.errors import ParallelSizeError
 from ultralong_hf.footprint import ModelShape, Setup, footprint
 from ultralong_hf.lengths import format_length
+from ultralong_hf.parallel.global_batch import GlobalBatch
 
 Backend = Literal["none", "ulysses", "ring", "hybrid", "deepspeed"]
 """none: every device holds whole sequences."""
@@ -72,6 +73,7 @@ class _Request:
     ring_size: int | None
     dp_replicate: int
     setup: Setup
+    batch: GlobalBatch | None
 
 
 def choose_sizes(
@@ -87,12 +89,14 @@ def choose_sizes(
     ring_size: int | None = None,
     dp_replicate: int = 1,
     setup: Setup | None = None,
+    batch: GlobalBatch | None = None,
 ) -> Sizes:
     """Sizes and backend for rows of `length` tokens on `world_size` devices.
 
     `gpu_memory`: bytes of one device; none: not known. `size`: the degree, or the least one that fits.
     `ulysses_size`, `ring_size`: the factors of a hybrid, where they are not to be chosen. `setup`: how a step
-    is trained, of which the length and the sizes are replaced; none: FSDP2, layers recomputed.
+    is trained, of which the length and the sizes are replaced; none: FSDP2, layers recomputed. `batch`: the
+    rows of a step, which the groups of devices must divide; none: as many as they come to.
     Raises ParallelSizeError with all that does not divide.
     """
     request = _Request(
@@ -106,6 +110,7 @@ def choose_sizes(
         ring_size=ring_size,
         dp_replicate=dp_replicate,
         setup=setup or Setup(length=length),
+        batch=batch,
     )
     _check_request(request)
     degree, why = _least_degree(request) if size == "auto" else (size, f"{_sharers(size)}, as asked.")
@@ -120,7 +125,7 @@ def choose_sizes(
         ring=split.ring,
         dp_shard=world_size // degree // dp_replicate,
         dp_replicate=dp_replicate,
-        reasons=(why,) if degree == 1 else (why, split.why),
+        reasons=(why, *([split.why] if degree > 1 else []), *_why_accumulation(request, degree)),
     )
 
 
@@ -189,6 +194,8 @@ def _group_fault(request: _Request, degree: int) -> str | None:
             f"dp_replicate {replicas} leaves no dp_shard: accelerate refuses replicas beside devices that "
             "share a sequence unless the weights are sharded over more than one group. Use dp_replicate 1."
         )
+    if request.batch and not request.batch.divides_over(groups):
+        return request.batch.fault(groups, degree)
     return None
 
 
@@ -196,6 +203,10 @@ def _least_degree(request: _Request) -> tuple[int, str]:
     """The least degree whose estimate fits, and why; the greatest possible one where none is known to fit."""
     degrees = [degree for degree in _divisors(request.world_size) if _is_possible(request, degree)]
     if not degrees:
+        if request.batch:
+            free = [d for d in _divisors(request.world_size) if _is_possible(replace(request, batch=None), d)]
+            if free:
+                raise ParallelSizeError(request.batch.fault(request.world_size // free[-1], free[-1]))
         raise ParallelSizeError(
             f"no size fits the {request.world_size} processes, the {request.shape.heads} attention heads and "
             f"rows of {request.length:,} tokens. Use rows of a multiple of {2 * request.world_size:,} tokens."
@@ -240,16 +251,29 @@ def _need(request: _Request, degree: int) -> int:
         dp_replicate=request.dp_replicate,
         ulysses=split.ulysses,
         ring=split.ring,
+        batch=request.batch,
     )
     return footprint(request.shape, setup).total
 
 
 def setup_on(
-    setup: Setup, *, length: int, world_size: int, dp_replicate: int, ulysses: int, ring: int
+    setup: Setup,
+    *,
+    length: int,
+    world_size: int,
+    dp_replicate: int,
+    ulysses: int,
+    ring: int,
+    batch: GlobalBatch | None = None,
 ) -> Setup:
     """The same training on so many devices of these sizes."""
     shards = world_size // dp_replicate if setup.sharding == "fsdp" else 1
-    return replace(setup, length=length, weight_shards=shards, ulysses=ulysses, ring=ring)
+    accumulates = setup.accumulates
+    if batch:
+        accumulates = batch.accumulation(world_size // (ulysses * ring)) > 1
+    return replace(
+        setup, length=length, weight_shards=shards, ulysses=ulysses, ring=ring, accumulates=accumulates
+    )
 
 
 def _split(request: _Request, degree: int) -> _Split:
@@ -298,6 +322,17 @@ def _hybrid(degree: int, ulysses: int | None, ring: int | None, per_node: int) -
     where = "within a node" if per_node % ulysses == 0 else "across nodes"
     why = f"hybrid: Ulysses over {ulysses} devices {where}, a ring over {ring} such groups."
     return _Split("hybrid", ulysses, ring, why)
+
+
+def _why_accumulation(request: _Request, degree: int) -> list[str]:
+    batch = request.batch
+    if batch is None:
+        return []
+    groups = request.world_size // degree
+    return [
+        f"{batch.rows} rows a step: {groups} at a time x {batch.at_once} a pass x "
+        f"{batch.accumulation(groups)} of gradient accumulation."
+    ]
 
 
 def _why_ulysses(shape: ModelShape, degree: int) -> str:

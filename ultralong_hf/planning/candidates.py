@@ -60,10 +60,12 @@ def make_candidate(
         dp_replicate=sizes.dp_replicate,
         ulysses=sizes.ulysses,
         ring=sizes.ring,
+        batch=wish.batch,
     )
     needed = footprint(wish.shape, setup)
     # pairs of preference data are run through the reference too: one forward more, not counted
-    rows = setup.rows * wish.accumulation * (gpus // sizes.degree)
+    groups = gpus // sizes.degree
+    rows = setup.rows * wish.accumulation(groups) * groups
     host = sum(needed.host.values()) * min(gpus, machine.per_node)
     return Candidate(
         gpus=gpus,
@@ -97,6 +99,7 @@ def _sizes(wish: Wish, machine: Machine, gpus: int, setup: Setup) -> Sizes:
         ring_size=parallel.ring_size,
         dp_replicate=parallel.dp_replicate,
         setup=setup,
+        batch=wish.batch,
     )
 
 

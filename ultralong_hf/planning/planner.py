@@ -233,7 +233,7 @@ def _schedule_notes(wish: Wish, timing: Timing) -> list[str]:
     return [
         f"{steps:,} steps of {timing.rows} rows are {steps * timing.tokens / 1e9:.2f}B tokens, but the store "
         f"has {wish.store_tokens / 1e9:.2f}B: rows come again. {wish.stage}.max_steps {fitting:,} is one "
-        f"pass; {wish.stage}.gradient_accumulation_steps and parallel.size change the rows of a step."
+        f"pass; parallel.global_batch.{wish.stage} holds the rows of a step whatever the devices."
     ]
 
 

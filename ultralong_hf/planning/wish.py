@@ -9,6 +9,7 @@ from typing import Any
 from ultralong_hf.errors import PlanError
 from ultralong_hf.footprint import ModelShape
 from ultralong_hf.lengths import parse_length
+from ultralong_hf.parallel.global_batch import GlobalBatch
 from ultralong_hf.planning.shapes import read_shape
 from ultralong_hf.recipes import PRESETS, Recipe, load_recipe
 from ultralong_hf.recipes.schema import MemorySection, ModelSection, ParallelSection
@@ -42,8 +43,13 @@ class Wish:
     """Of the token store."""
     notes: tuple[str, ...] = field(default=())
 
-    @property
-    def accumulation(self) -> int:
+    batch: GlobalBatch | None = None
+    """The rows of a step, where the recipe says them for all devices together."""
+
+    def accumulation(self, groups: int) -> int:
+        """Passes that make a step on so many groups of devices."""
+        if self.batch:
+            return self.batch.accumulation(groups)
         return int(self.settings.get("gradient_accumulation_steps", 1))
 
     @property
@@ -133,10 +139,18 @@ def of_recipe(
         settings=settings,
         is_free=False,
         rows=rows_at_once,
+        batch=stage_batch(recipe, stage),
         tokens=tokens,
         store_tokens=(recipe.data.token_budget or 0) if stage == "cpt" else 0,
         notes=(*notes, *_shape_notes(shape, tokens_of_row), *more),
     )
+
+
+def stage_batch(recipe: Recipe, stage: str) -> GlobalBatch | None:
+    """The rows of a step of the stage, where the recipe says them for all devices together."""
+    rows = recipe.rows_of_step(stage)
+    at_once = int(getattr(recipe, stage).get("per_device_train_batch_size", _TRL_ROWS))
+    return GlobalBatch(stage=stage, rows=rows, at_once=at_once) if rows else None
 
 
 def require_recipe(subject: Any) -> None:

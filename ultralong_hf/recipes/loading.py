@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path as FilePath
 from typing import Any
@@ -136,6 +137,13 @@ def _check_together(recipe: Recipe, faults: Faults) -> None:
             faults.add(
                 (stage, "eval_strategy"),
                 f"{stage}.eval_strategy is {strategy}, but {key} holds nothing out to evaluate on.",
+            )
+    for stage in (f.name for f in fields(recipe.parallel.global_batch)):
+        if recipe.rows_of_step(stage) and "gradient_accumulation_steps" in getattr(recipe, stage):
+            faults.add(
+                (stage, "gradient_accumulation_steps"),
+                f"{stage}.gradient_accumulation_steps and parallel.global_batch.{stage} both say how many "
+                f"rows make a step. Leave one out, or set parallel.global_batch.{stage} to null.",
             )
     if recipe.sft.get("packing") and recipe.sft.get("packing_strategy") == "wrapped":
         faults.add(

@@ -174,8 +174,24 @@ class DataSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GlobalBatchSection:
+    """Rows of an optimizer step over all devices, whatever their number; gradient accumulation follows.
+
+    Null: as many as the devices and the stage's `gradient_accumulation_steps` come to.
+    """
+
+    cpt: Positive | None = None
+    sft: Positive | None = None
+    """Conversations; with `sft.packing`, rows of several."""
+    preference: Positive | None = None
+    """Pairs."""
+    orpo: Positive | None = None
+    """Pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParallelSection:
-    """The arguments of `SequenceParallelPlugin`: how devices share one row."""
+    """How devices share one row (the arguments of `SequenceParallelPlugin`), and a step's rows."""
 
     size: Positive | Literal["auto"] = "auto"
     """Devices that share one row; auto: the least that fit the memory."""
@@ -193,6 +209,10 @@ class ParallelSection:
     """Within a shared row. auto: on Hopper the fastest at hand, elsewhere `model.attn_implementation`."""
     rotation: Literal["allgather", "alltoall"] = "allgather"
     """How a ring passes keys and values; alltoall needs less memory."""
+    global_batch: GlobalBatchSection = field(default_factory=GlobalBatchSection)
+
+    def plugin_arguments(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "global_batch"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -453,6 +473,11 @@ class Recipe:
     grpo_data: GrpoDataSection
     grpo: dict[str, Any]
     evaluation: EvaluationSection
+
+    def rows_of_step(self, stage: str) -> int | None:
+        """`parallel.global_batch` of the stage."""
+        rows: int | None = getattr(self.parallel.global_batch, stage, None)
+        return rows
 
     @property
     def window(self) -> int:

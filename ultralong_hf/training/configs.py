@@ -15,7 +15,7 @@ from ultralong_hf.parallel.plugin import SequenceParallelPlugin
 from ultralong_hf.recipes import Recipe
 from ultralong_hf.recipes.trl_keys import trl_class
 from ultralong_hf.training.memory import memory_settings
-from ultralong_hf.training.parallel import parallel_settings
+from ultralong_hf.training.parallel import batch_settings, parallel_settings
 
 _ALWAYS: dict[str, Any] = {"max_length": None, "remove_unused_columns": False}
 # TRL's own preparation takes 114 MiB for each row of 1M tokens.
@@ -43,6 +43,7 @@ def stage_config(
     config, always = _CONFIGS[stage]
     values = {**_defaults(recipe, stage, section), "eval_on_start": evaluates, **section, **always}
     if plugin is not None:
+        values |= batch_settings(recipe, stage, plugin)
         values |= parallel_settings(plugin, values, padded=stage == "sft")
     values |= memory_settings(recipe, values)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -12,7 +11,7 @@ from ultralong_hf.parallel.attention import WITHOUT_CAUSAL_FLAG
 from ultralong_hf.parallel.plugin import SequenceParallelPlugin
 from ultralong_hf.parallel.requirements import read_launch
 from ultralong_hf.planning.candidates import wish_setup
-from ultralong_hf.planning.wish import of_recipe
+from ultralong_hf.planning.wish import of_recipe, stage_batch
 from ultralong_hf.recipes import Recipe
 from ultralong_hf.training.models import load_config
 
@@ -35,7 +34,7 @@ def plan_stage(
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if padded:  # so that it divides whatever the size
         length = -(-length // (2 * world_size)) * 2 * world_size
-    plugin = SequenceParallelPlugin(**asdict(recipe.parallel))
+    plugin = SequenceParallelPlugin(**recipe.parallel.plugin_arguments())
     if plugin.attention == "auto" and recipe.model.attn_implementation in WITHOUT_CAUSAL_FLAG:
         plugin.attention = recipe.model.attn_implementation
     plugin.resolve(
@@ -47,6 +46,7 @@ def plan_stage(
         mask_documents=stage == "cpt" and recipe.data.mask_documents,
         lengths_vary=padded and settings.get("pad_to_multiple_of") is not None,
         setup=wish_setup(wish, recipe.memory, gpus=world_size, on_cpu=on_cpu),
+        batch=wish.batch,
     )
     return plugin
 
@@ -71,3 +71,12 @@ def parallel_settings(
     if padded and parts > 1 and values.get("pad_to_multiple_of") is None:
         added["pad_to_multiple_of"] = parts
     return added
+
+
+def batch_settings(recipe: Recipe, stage: str, plugin: SequenceParallelPlugin) -> dict[str, int]:
+    """Gradient accumulation, where the recipe says the rows of a step over all devices."""
+    batch = stage_batch(recipe, stage)
+    if batch is None:
+        return {}
+    groups = int(os.environ.get("WORLD_SIZE", "1")) // plugin.resolved.sizes.degree
+    return {"gradient_accumulation_steps": batch.accumulation(groups)}
