@@ -7,8 +7,14 @@ from functools import partial
 from ultralong_hf.evaluation.pages import Block, Drawing, Section, Table
 from ultralong_hf.evaluation.reporting.cells import length_text, percent, place_of, title_of
 from ultralong_hf.evaluation.reporting.figures import differences_figure, draw_differences
-from ultralong_hf.evaluation.reporting.models import FAMILY_TITLES, ModelResults, family_of
+from ultralong_hf.evaluation.reporting.models import (
+    FAMILY_TITLES,
+    WITHOUT_MEAN,
+    ModelResults,
+    family_of,
+)
 from ultralong_hf.evaluation.reporting.pairing import Pairing, Retention, pair, retention, standard_retention
+from ultralong_hf.evaluation.safety.rates import HIGHER_IS_BETTER
 
 
 def against(base: ModelResults, other: ModelResults) -> list[Section]:
@@ -61,11 +67,12 @@ def paired_cells(base: ModelResults, other: ModelResults) -> list[Pairing]:
 
 
 def family_pairs(base: ModelResults, other: ModelResults) -> list[Pairing]:
-    """The same with a family's tasks taken together at each length; InfiniteBench's each by itself."""
+    """The same with a family's tasks taken together at each length; InfiniteBench's and safety's apart."""
     found = []
     for family in sorted({family_of(task) for task in base.records}, key=place_of):
         tasks = base.tasks_of(family)
-        groups = [[task] for task in tasks] if family == "infinitebench" else [tasks]
+        apart = family == "infinitebench" or family in WITHOUT_MEAN
+        groups = [[task] for task in tasks] if apart else [tasks]
         for group in groups:
             name = title_of(group[0]) if len(group) == 1 else FAMILY_TITLES.get(family, family)
             for length in sorted({length for task in group for length in base.lengths(task)}):
@@ -75,22 +82,23 @@ def family_pairs(base: ModelResults, other: ModelResults) -> list[Pairing]:
 
 
 def retentions(base: ModelResults, other: ModelResults) -> list[Retention]:
-    """Of the standard benchmarks, and of tasks with prompts in common."""
+    """Of the standard benchmarks, and of tasks with prompts in common whose score is to be kept."""
     found = [standard_retention(base, other, task) for task in base.standard]
-    found += [retention(base, other, task) for task in base.records]
+    found += [retention(base, other, task) for task in base.records if family_of(task) not in WITHOUT_MEAN]
     return [kept for kept in found if kept is not None]
 
 
 def _pairing_row(p: Pairing) -> tuple[str | int | float, ...]:
     d = p.difference
+    won, lost = (p.won, p.lost) if HIGHER_IS_BETTER.get(p.task, True) else (p.lost, p.won)
     return (
-        p.task,
+        title_of(p.task) if family_of(p.task) in WITHOUT_MEAN else p.task,
         length_text(p.length),
         percent(p.base),
         percent(p.other),
         f"{100 * d.value:+.1f}",
         f"{100 * d.low:+.1f} to {100 * d.high:+.1f}",
-        f"{p.won} : {p.lost}",
+        f"{won} : {lost}",
         p.prompts,
     )
 

@@ -20,6 +20,10 @@ def title_of(task: str) -> str:
 
         known = TASKS.get(name.partition("@")[0])
         return f"{known.title} ({name})" if known else name
+    if family == "safety" and slash:
+        from ultralong_hf.evaluation.safety.rates import told_rate
+
+        return told_rate(task)
     return name or task
 
 

@@ -8,10 +8,23 @@ from functools import partial
 from ultralong_hf.evaluation.pages import Block, Callout, Drawing, Section, Table
 from ultralong_hf.evaluation.report import perplexity_figure
 from ultralong_hf.evaluation.reporting.against import against
-from ultralong_hf.evaluation.reporting.cells import how_asked, percent, place_of, shortened, with_error
+from ultralong_hf.evaluation.reporting.cells import (
+    how_asked,
+    percent,
+    place_of,
+    shortened,
+    title_of,
+    with_error,
+)
 from ultralong_hf.evaluation.reporting.families import family_blocks
 from ultralong_hf.evaluation.reporting.figures import draw_perplexities
-from ultralong_hf.evaluation.reporting.models import FAMILY_SIZES, FAMILY_TITLES, ModelResults, family_of
+from ultralong_hf.evaluation.reporting.models import (
+    FAMILY_SIZES,
+    FAMILY_TITLES,
+    WITHOUT_MEAN,
+    ModelResults,
+    family_of,
+)
 from ultralong_hf.evaluation.reporting.pairing import setting_differences
 from ultralong_hf.evaluation.reporting.standing import paper_table, ruler_standing
 from ultralong_hf.lengths import format_length
@@ -75,7 +88,12 @@ def _glance(models: Sequence[ModelResults]) -> Table:
     if any(standings):
         columns["effective length (RULER)"] = [s.effective if s else "-" for s in standings]
     for family, title in FAMILY_TITLES.items():
-        if any(model.tasks_of(family) for model in models):
+        if family in WITHOUT_MEAN:
+            for task in dict.fromkeys(task for model in models for task in model.tasks_of(family)):
+                columns[title_of(task)] = [
+                    percent(model.task_mean(task) if task in model.records else None) for model in models
+                ]
+        elif any(model.tasks_of(family) for model in models):
             longest = max(n for m in models for task in m.tasks_of(family) for n in m.lengths(task))
             name = (
                 f"{title}, mean"

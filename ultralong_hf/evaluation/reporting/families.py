@@ -11,7 +11,7 @@ from ultralong_hf.evaluation.pages import Block, Drawing, Table
 from ultralong_hf.evaluation.report import count_cells
 from ultralong_hf.evaluation.reporting.cells import interval, length_text, percent, percent_of, title_of
 from ultralong_hf.evaluation.reporting.figures import curves_figure, draw_curves, family_curve
-from ultralong_hf.evaluation.reporting.models import FAMILY_TITLES, ModelResults
+from ultralong_hf.evaluation.reporting.models import FAMILY_TITLES, WITHOUT_MEAN, ModelResults, Score
 from ultralong_hf.evaluation.reporting.standing import RULER_THRESHOLD, ruler_standing
 
 
@@ -21,6 +21,8 @@ def family_blocks(models: Sequence[ModelResults], family: str) -> list[Block]:
     line = 100 * RULER_THRESHOLD if family == "ruler" else None
     blocks: list[Block] = []
     lengths = {n for model in there for task in model.tasks_of(family) for n in model.lengths(task)}
+    if family in WITHOUT_MEAN:
+        return _rate_blocks(there, family)
     if family != "infinitebench" and len(lengths) > 1:
         curves = [family_curve(model, family) for model in there]
         blocks.append(
@@ -39,6 +41,22 @@ def family_blocks(models: Sequence[ModelResults], family: str) -> list[Block]:
     if family == "ruler":
         blocks += [_ruler_table(there)]
     return blocks
+
+
+def _rate_blocks(models: Sequence[ModelResults], family: str) -> list[Block]:
+    """A table a task, a row a model: nothing is averaged over the tasks."""
+    blocks: list[Block] = []
+    for task in dict.fromkeys(task for model in models for task in model.tasks_of(family)):
+        there = [model for model in models if task in model.records]
+        lengths = sorted({length for model in there for length in model.lengths(task)})
+        rows = [(model.name, *(_rate(model.score(task, length)) for length in lengths)) for model in there]
+        caption = f"{title_of(task)}: percent by length, 95 % interval, prompts"
+        blocks.append(Table(("model", *map(length_text, lengths)), rows, caption=caption))
+    return blocks
+
+
+def _rate(score: Score | None) -> str:
+    return "-" if score is None else f"{percent(score.mean)} ({interval(score)}), {score.samples:,}"
 
 
 def _heat_map(models: Sequence[ModelResults], task: str) -> Drawing:

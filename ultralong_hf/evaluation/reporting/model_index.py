@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ultralong_hf.errors import EvaluationError
+from ultralong_hf.evaluation.reporting.cells import title_of
 from ultralong_hf.evaluation.reporting.figures import family_curve
-from ultralong_hf.evaluation.reporting.models import FAMILY_TITLES, ModelResults, Score, family_of
+from ultralong_hf.evaluation.reporting.models import (
+    FAMILY_TITLES,
+    WITHOUT_MEAN,
+    ModelResults,
+    Score,
+    family_of,
+)
 from ultralong_hf.evaluation.reporting.standing import ruler_standing
 from ultralong_hf.lengths import format_length
 
@@ -31,8 +38,8 @@ DATASETS = {
 def eval_results(model: ModelResults) -> list[EvalResult]:
     """huggingface_hub's EvalResult of the means that a card has room for, in percent.
 
-    Needles, RULER and LV-Eval by length, a mean over tasks each; InfiniteBench by task; RULER's effective
-    length, where all its tasks were measured; every standard benchmark.
+    Needles, RULER and LV-Eval by length, a mean over tasks each; InfiniteBench by task; safety's rates by
+    task and length; RULER's effective length, where all its tasks were measured; every standard benchmark.
     """
     from huggingface_hub import EvalResult
 
@@ -40,6 +47,8 @@ def eval_results(model: ModelResults) -> list[EvalResult]:
     for family in dict.fromkeys(map(family_of, model.records)):
         if family == "infinitebench":
             results += [_by_task(model, task) for task in model.tasks_of(family)]
+        elif family in WITHOUT_MEAN:
+            results += [_rate(model, task, n) for task in model.tasks_of(family) for n in model.lengths(task)]
         else:
             results += [
                 _by_length(model, family, length, score)
@@ -96,6 +105,24 @@ def _by_task(model: ModelResults, task: str) -> EvalResult:
         dataset_config=name,
         metric_type="score",
         metric_name="score, %",
+        metric_value=round(100 * score.mean, 2),
+        metric_args={"prompts": score.samples} | _interval(score),
+    )
+
+
+def _rate(model: ModelResults, task: str, length: int) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    score = model.score(task, length)
+    assert score is not None
+    where = f"{format_length(length)} tokens" if length else "the request alone"
+    return EvalResult(
+        task_type=TASK_TYPE,
+        dataset_type=task,
+        dataset_name=f"{FAMILY_TITLES[family_of(task)]}, {task.partition('/')[2]}, {where}",
+        dataset_config=str(length),
+        metric_type="rate",
+        metric_name=f"{title_of(task)}, %",
         metric_value=round(100 * score.mean, 2),
         metric_args={"prompts": score.samples} | _interval(score),
     )

@@ -18,10 +18,14 @@ INFINITEBENCH_TASKS = 12
 FAMILY_TITLES = {
     "needle": "Needle",
     "passkey": "Passkey",
+    "distractors": "Distractors",
     "ruler": "RULER",
     "lveval": "LV-Eval",
     "infinitebench": "InfiniteBench",
+    "safety": "Safety",
 }
+WITHOUT_MEAN = frozenset({"safety"})
+"""Families whose tasks say different things: more is better in one and worse in another."""
 FAMILY_SIZES = {"ruler": RULER_TASKS, "lveval": LVEVAL_TASKS, "infinitebench": INFINITEBENCH_TASKS}
 
 

@@ -20,6 +20,11 @@ TITLES = {
 HIGHER_IS_BETTER = {"safety/refusal": True, "safety/over_refusal": False, "safety/injection": False}
 
 
+def told_rate(task: str) -> str:
+    """What happened, and which way is better."""
+    return f"{TITLES[task]} ({'higher' if HIGHER_IS_BETTER[task] else 'lower'} is better)"
+
+
 @dataclass(frozen=True)
 class Rate:
     """How often the thing happened that `task` is named after."""
@@ -155,8 +160,7 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _told(task: str, length: int) -> tuple[str, str]:
-    better = "higher" if HIGHER_IS_BETTER[task] else "lower"
-    return f"{TITLES[task]} ({better} is better)", f"{length:,}" if length else "the request alone"
+    return told_rate(task), f"{length:,}" if length else "the request alone"
 
 
 def _difference(change: Change) -> tuple[str, str, str]:
