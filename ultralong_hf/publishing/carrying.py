@@ -45,7 +45,7 @@ _CARRIED = (
     "preprocessor_config.json",
     "processor_config.json",
 )
-_TEMPLATES = "additional_chat_templates"
+TEMPLATES = "additional_chat_templates"
 _OF_THIS_MACHINE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 """How a config or tokenizer was loaded; a path among it would be a path of this machine."""
 _NO_LIMIT = 10**9  # transformers writes 1e30 into tokenizers without a limit of their own
@@ -113,15 +113,18 @@ def carry_model(source: Path, target: Path) -> list[str]:
         path = source / name
         if name in weights:
             _carry_weights(path, target / name)
-        elif path.is_file() and (
-            any(fnmatch.fnmatch(name, one) for one in _CARRIED) or LICENCE_FILES.match(name)
-        ):
+        elif path.is_file() and is_carried(name):
             shutil.copyfile(path, target / name)
-        elif path.is_dir() and name == _TEMPLATES:
+        elif path.is_dir() and name == TEMPLATES:
             shutil.copytree(path, target / name)
         elif not name.startswith("."):
             left.append(f"{name}/" if path.is_dir() else name)
     return [f"left out of the release: {', '.join(left)}."] if left else []
+
+
+def is_carried(name: str) -> bool:
+    """Whether a file beside the weights belongs to the model: settings, tokenizer, templates, licences."""
+    return any(fnmatch.fnmatch(name, one) for one in _CARRIED) or bool(LICENCE_FILES.match(name))
 
 
 def settle_settings(folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,7 @@ def publish(
     name: str | None = None,
     licence: str | None = None,
     hardware: str | None = None,
+    merged: str | None = None,
     repo_id: str | None = None,
     private: bool = False,
     dry_run: bool = False,
@@ -92,6 +93,7 @@ def publish(
       `licence` names one.
     - `name`: what the release is called; None: the last part of `repo_id`, else of `output_dir`.
     - `hardware`: what it was trained on, such as "8 x H100"; a log does not say.
+    - `merged`: a sentence for the card on how its weights came about: that of `merge_models`.
     - `dry_run`: everything but the upload, which `repo_id` would otherwise begin. `api`: another HfApi.
 
     The folder holds safetensors (hard links where the file system has them), config, tokenizer, chat
@@ -120,7 +122,8 @@ def publish(
         if recipe is not None:
             text = yaml.safe_dump(recipe_values(recipe), sort_keys=False, allow_unicode=True)
             (folder / RECIPE).write_text(text, encoding="utf-8")
-        facts = _facts(folder, name, repo_id, origin, inherited, recipe, hardware)
+        facts = _facts(folder, name, repo_id, origin, inherited, recipe)
+        facts = replace(facts, hardware=hardware, merged=merged)
         faults = settle_licence(folder, origin, inherited, name, _changes(facts))
         _write_card(folder, facts, own, results, safety)
         faults += [*folder_faults(folder), *card_faults(folder / CARD)]
@@ -158,7 +161,6 @@ def _facts(
     origin: Any,
     inherited: Inherited,
     recipe: Recipe | None,
-    hardware: str | None,
 ) -> CardFacts:
     config = read_json(folder / CONFIG)
     text = config.get("text_config") or config
@@ -183,7 +185,6 @@ def _facts(
         languages=(languages,) if isinstance(languages, str) else tuple(map(str, languages)),
         provenance=trace(recipe) if recipe is not None else Provenance(),
         has_recipe=recipe is not None,
-        hardware=hardware,
         has_chat_template=(folder / "chat_template.jinja").is_file()
         or (folder / "chat_template.json").is_file()
         or bool(tokenizer.get("chat_template")),
