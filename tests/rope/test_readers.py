@@ -138,31 +138,26 @@ def test_transformers_4_refuses_what_a_familys_own_check_refuses(family, rope, c
 
 
 @pytest.mark.parametrize(
-    ("reader", "temperature"),
+    ("reader", "temperature", "told"),
     [
-        ("transformers-4", 1.0),
-        ("transformers-5", 1.0),
-        ("vllm", 1.2772588722239782),
-        ("sglang", 1.2772588722239782),
+        ("transformers-4", 1.0, ""),
+        ("transformers-5", 1.0, ""),
+        ("vllm", 1.0, "dropped attention_factor 1 until 0.29"),
+        ("sglang", 1.2772588722239782, "drops attention_factor 1"),
     ],
 )
-def test_the_servers_drop_an_explicit_attention_factor(reader, temperature):
+def test_sglang_drops_an_explicit_attention_factor(reader, temperature, told):
     config = both(YARN | {"attention_factor": 1.0})
     assert read_as(reader, config).temperature == pytest.approx(temperature, rel=1e-12)
-    told = warnings_of(config, reader)
-    assert ("drops attention_factor 1" in told) == (temperature != 1.0)
-    assert ("multiplies cos and sin by 1.2773, transformers 5 by 1.0000" in told) == (temperature != 1.0)
+    warnings = warnings_of(config, reader)
+    assert told in warnings
+    assert ("multiplies cos and sin by 1.2773, transformers 5 by 1.0000" in warnings) == (temperature != 1.0)
 
 
-def test_vllm_alone_drops_mscale():
+def test_mscale_gets_through_and_vllm_says_since_when():
     config = both(YARN | {"mscale": 1.0, "mscale_all_dim": 1.0})
-    temperatures = {reader: read_as(reader, config).temperature for reader in READERS}
-    assert temperatures == {
-        "transformers-4": 1.0,
-        "transformers-5": 1.0,
-        "vllm": pytest.approx(1.2772588722239782),
-        "sglang": 1.0,
-    }
+    assert {reader: read_as(reader, config).temperature for reader in READERS} == dict.fromkeys(READERS, 1.0)
+    assert "dropped mscale 1 until 0.29" in warnings_of(config, "vllm")
 
 
 def test_the_servers_multiply_the_window_of_linear_scaling_by_its_factor():
@@ -177,16 +172,22 @@ def test_the_servers_multiply_the_window_of_linear_scaling_by_its_factor():
     assert "takes a window of 1,048,576 tokens, transformers 5 of 131,072" in warnings_of(config, "vllm")
 
 
-def test_vllm_takes_factor_times_original_length_as_the_window_of_yarn():
+def test_vllm_reads_past_the_angles_of_yarn_where_the_window_is_longer_than_the_factor_reaches():
     config = both(YARN) | {"max_position_embeddings": 200_000}
-    assert read_as("vllm", config).window == 16 * 8192
+    assert read_as("vllm", config).window == 200_000
     assert read_as("sglang", config).window == 200_000
+    told = warnings_of(config, "vllm")
+    assert "makes cos and sin for 131,072 tokens alone" in told
+    assert "took 131,072 tokens for its window until 0.29" in told
+    shorter = warnings_of(both(YARN) | {"max_position_embeddings": 100_000}, "vllm")
+    assert "alone" not in shorter
+    assert "took 131,072 tokens for its window until 0.29" in shorter
 
 
 def test_vllm_takes_the_tokenizers_length_as_a_bound():
     tokenizer = {"model_max_length": 8192}
     assert read_as("vllm", both(LLAMA3), tokenizer_config=tokenizer).window == 8192
-    assert read_as("vllm", both(YARN), tokenizer_config=tokenizer).window == 131072
+    assert read_as("vllm", both(YARN), tokenizer_config=tokenizer).window == 8192
     assert "takes a window of 8,192 tokens" in warnings_of(both(LLAMA3), "vllm", tokenizer_config=tokenizer)
     assert not warnings_of(both(LLAMA3), "sglang", tokenizer_config=tokenizer)
 

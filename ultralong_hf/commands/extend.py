@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--attention-factor",
         type=float,
         metavar="T",
-        help="of yarn; default: 0.1 ln S + 1; vLLM drops another",
+        help="of yarn; default: 0.1 ln S + 1; SGLang drops another",
     )
     parser.add_argument(
         "--exact-angles", action="store_true", help="record that angles are to be computed exactly"

@@ -106,48 +106,55 @@ def transformers_5(text: Mapping[str, Any], _tokenizer: Mapping[str, Any]) -> Re
 
 
 def vllm(text: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> ReaderView:
-    """vLLM 0.25.0, through transformers 5, which it requires since 0.24.
+    """vLLM 0.33.0, through transformers 5.
 
     Window (config/model.py, _get_and_verify_max_len): the smaller of `max_position_embeddings` and the
-    tokenizer's `model_max_length`; for yarn the factor times the original length instead; for longrope the
-    original length; for other types but llama3, and but for Gemma 3, times the factor.
-    Temperature (rotary_embedding/__init__.py, get_rope): 0.1 ln(factor) + 1 times `attn_factor`, a key of its
-    own. `attention_factor` and `mscale` do not get through (vLLM issue 48621, pull request 48351; the sources
-    at commit 0cd5784 take them).
+    tokenizer's `model_max_length`; for longrope the original length; for other types but llama3 and yarn, and
+    but for Gemma 3, times the factor. Temperature (rotary_embedding/__init__.py, get_rope, and
+    yarn_scaling_rope.py): `attention_factor`, else mscale's ratio, else 0.1 ln(factor) + 1. cos and sin of
+    yarn are made for factor times the original length. Until 0.29 yarn's window was that length, and
+    `attention_factor` and mscale were dropped (as the wheels of 0.29 and 0.30 have it): notes tell where.
     """
     rope = _parameters_5(text)
     rope_type = rope["rope_type"]
     if rope.get("type", rope_type) != rope_type:
         raise RopeError(f"vllm does not load this config: type {rope['type']!r}, rope_type {rope_type!r}.")
-    temperature, notes = _server_temperature(rope, text, drops=("attention_factor", "mscale"))
+    window = _vllm_window(text, rope, tokenizer)
+    temperature, notes = _vllm_temperature(rope, text)
+    if rope_type == "yarn":
+        reach = int(rope["original_max_position_embeddings"] * rope["factor"])
+        if window > reach:
+            notes += (f"makes cos and sin for {reach:,} tokens alone, and reads past them beyond",)
+        if window != reach:
+            notes += (f"took {reach:,} tokens for its window until 0.29",)
     return _view(
         text,
         rope,
         reader="vllm",
-        version="0.25.0",
+        version="0.33.0",
         source="config/model.py: _get_and_verify_max_len; rotary_embedding/__init__.py: get_rope",
-        window=_vllm_window(text, rope, tokenizer),
+        window=window,
         temperature=temperature,
         notes=notes,
     )
 
 
 def sglang(text: Mapping[str, Any], _tokenizer: Mapping[str, Any]) -> ReaderView:
-    """SGLang as of August 2026 (commit 108c36c), through transformers 5.
+    """SGLang 0.5.23, through transformers 5.
 
     Window (srt/utils/hf_transformers/common.py, get_context_length): `max_position_embeddings`, times the
     factor unless the type is llama3, an original length is named, or the parameters are per layer type.
-    Temperature (srt/layers/rotary_embedding/factory.py, get_rope, and yarn.py): as vLLM's, but `mscale` with
-    `mscale_all_dim` gets through; `attention_factor` does not.
+    Temperature (srt/layers/rotary_embedding/factory.py, get_rope, and yarn.py): 0.1 ln(factor) + 1, or
+    mscale's ratio, times `attn_factor`, a key of its own; `attention_factor` does not get through.
     """
     rope = _parameters_5(text)
-    temperature, notes = _server_temperature(rope, text, drops=("attention_factor",))
+    temperature, notes = _sglang_temperature(rope, text)
     scaled = not (_is_nested(text) or "original_max_position_embeddings" in rope)
     return _view(
         text,
         rope,
         reader="sglang",
-        version="August 2026",
+        version="0.5.23",
         source="hf_transformers/common.py: get_context_length; rotary_embedding/factory.py: get_rope",
         window=int(text["max_position_embeddings"] * (rope.get("factor", 1) if scaled else 1)),
         temperature=temperature,
@@ -214,21 +221,39 @@ def _transformers_temperature(rope_type: str, rope: Mapping[str, Any], text: Map
     return attention_temperature("yarn", rope["factor"], rope.get("attention_factor"))
 
 
-def _server_temperature(
-    rope: Mapping[str, Any], text: Mapping[str, Any], *, drops: tuple[str, ...]
-) -> tuple[float, tuple[str, ...]]:
-    """A server's temperature, and a note for each key of the file that does not get through."""
+def _sglang_temperature(rope: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
+    """The temperature, and a note where the file's own does not get through."""
     if rope["rope_type"] not in ("yarn", "longrope"):
         return 1.0, ()
-    notes = tuple(f"drops {key} {rope[key]:g}" for key in drops if rope.get(key) is not None)
+    given = rope.get("attention_factor")
+    notes = () if given is None else (f"drops attention_factor {given:g}",)
     if rope["rope_type"] == "longrope":
-        scale = text["max_position_embeddings"] / rope["original_max_position_embeddings"]
-        return rope.get("long_mscale") or _longrope_temperature(rope, scale), notes
+        return _servers_longrope_temperature(rope, text), notes
     computed = attention_temperature("yarn", rope["factor"])
-    has_mscales = rope.get("mscale") is not None and rope.get("mscale_all_dim") is not None
-    if has_mscales and "mscale" not in drops:
+    if rope.get("mscale") is not None and rope.get("mscale_all_dim") is not None:
         computed = _mscale_ratio(rope)
     return computed * rope.get("attn_factor", 1.0), notes
+
+
+def _vllm_temperature(rope: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[float, tuple[str, ...]]:
+    """The same of vLLM; the notes are of releases before this one."""
+    given = rope.get("attention_factor")
+    if rope["rope_type"] == "longrope":
+        notes = () if given is None else (f"drops attention_factor {given:g}",)
+        return _servers_longrope_temperature(rope, text), notes
+    if rope["rope_type"] != "yarn":
+        return 1.0, ()
+    has_mscales = bool(rope.get("mscale") and rope.get("mscale_all_dim"))
+    told = [f"{key} {rope[key]:g}" for key in ("attention_factor", "mscale") if rope.get(key) is not None]
+    notes = (f"dropped {' and '.join(told)} until 0.29",) if told else ()
+    if given is None and has_mscales:
+        return _mscale_ratio(rope), notes
+    return attention_temperature("yarn", rope["factor"], given), notes
+
+
+def _servers_longrope_temperature(rope: Mapping[str, Any], text: Mapping[str, Any]) -> float:
+    scale = text["max_position_embeddings"] / rope["original_max_position_embeddings"]
+    return float(rope.get("long_mscale") or _longrope_temperature(rope, scale))
 
 
 def _longrope_temperature(rope: Mapping[str, Any], scale: float) -> float:
@@ -244,12 +269,10 @@ def _mscale_ratio(rope: Mapping[str, Any]) -> float:
 
 def _vllm_window(text: Mapping[str, Any], rope: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int:
     window = min(text["max_position_embeddings"], tokenizer.get("model_max_length", math.inf))
-    if "gemma3" in text.get("model_type", "") or rope["rope_type"] == "llama3":
-        return int(window)
     if rope["rope_type"] == "longrope":
         return int(text.get("original_max_position_embeddings", window))
-    if rope["rope_type"] == "yarn":
-        window = rope["original_max_position_embeddings"]
+    if "gemma3" in text.get("model_type", "") or rope["rope_type"] in ("llama3", "yarn"):
+        return int(window)
     return int(window * rope.get("factor", 1.0))
 
 

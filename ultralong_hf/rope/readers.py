@@ -106,9 +106,14 @@ def _compare(
         view = read_as(reader, config, tokenizer_config=tokenizer_config)
     except RopeError as refusal:
         return Comparison(reader=reader, view=None, difference=None, warnings=refusal.faults)
-    difference = _largest_difference(view.inv_freq, reference.inv_freq)
-    warnings = _told(view, reference, difference)
+    difference, warnings = beside(view, reference)
     return Comparison(reader=reader, view=view, difference=difference, warnings=warnings)
+
+
+def beside(view: ReaderView, reference: ReaderView) -> tuple[float | None, tuple[str, ...]]:
+    """The difference and the warnings of a Comparison of any two views."""
+    difference = _largest_difference(view.inv_freq, reference.inv_freq)
+    return difference, _told(view, reference, difference)
 
 
 def _largest_difference(seen: np.ndarray | None, reference: np.ndarray | None) -> float | None:
