@@ -237,7 +237,7 @@ def test_original_length_and_scale_can_be_given():
     config = LlamaConfig(max_position_embeddings=40_960, rope_parameters={"rope_theta": 1e6})
     extended = extend_context(config, "128K", original_length=32_768)
     assert extended.rope_parameters["factor"] == 4.0
-    with pytest.warns(RopeWarning, match="vllm .* window of 163,840"):  # 5 x 32,768
+    with pytest.warns(RopeWarning, match="vllm .* took 163,840 tokens for its window until"):  # 5 x 32,768
         extended = extend_context(config, "128K", original_length="32K", scale=5)
     assert extended.rope_parameters["factor"] == 5.0
 
@@ -245,8 +245,8 @@ def test_original_length_and_scale_can_be_given():
 # --- what is told
 
 
-def test_an_attention_factor_is_written_and_told_that_vllm_drops_it():
-    with pytest.warns(RopeWarning, match=r"vllm .* drops attention_factor 1.25"):
+def test_an_attention_factor_is_written_and_told_that_sglang_drops_it():
+    with pytest.warns(RopeWarning, match=r"sglang .* drops attention_factor 1.25"):
         extended = extend_context(llama_31_config(), "1M", attention_factor=1.25)
     assert extended.rope_parameters["attention_factor"] == 1.25
 
