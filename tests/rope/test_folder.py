@@ -380,7 +380,7 @@ def test_the_command_says_in_a_line_what_it_wrote_and_warns_on_stderr(source, tm
     assert main(["extend", str(source), *arguments]) == 0
     captured = capsys.readouterr()
     assert captured.out == f"{tmp_path / 'out'}: 4,096 tokens, method yarn, scale 16 on 256\n"
-    assert captured.err.startswith("warning: vllm (")
+    assert captured.err.startswith("warning: sglang (")
     assert read(tmp_path / "out" / "config.json")["ultralong_rope"]["exact_angles"] is True
 
 
