@@ -1,10 +1,9 @@
 """DPO on split rows equals DPO in one process: losses, gradient norms, rewards, weights."""
 
-import itertools
-
 import pytest
 import torch
 from cases import LENGTH
+from covering import cover, in_words
 from preference_cases import run_stage, train_pairs
 from transformers import AutoModelForCausalLM
 
@@ -116,30 +115,34 @@ def test_the_stage_of_a_recipe_on_two_devices_equals_one(workers, tmp_path, prec
     assert all(torch.equal(ours[1][name], tensor) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
-@pytest.mark.parametrize("kind", ["separate", "adapter", "precomputed"])
-@pytest.mark.parametrize(
-    ("processes", "size", "plugin"),
-    [(2, 2, ULYSSES), (2, 2, RING), (4, 4, HYBRID), (4, 2, ULYSSES), (4, 2, RING)],
-    ids=["ulysses2", "ring2", "hybrid4", "dp2-ulysses2", "dp2-ring2"],
+SPLITS = {
+    "ulysses2": (2, 2, ULYSSES),
+    "ring2": (2, 2, RING),
+    "hybrid4": (4, 4, HYBRID),
+    "dp2-ulysses2": (4, 2, ULYSSES),
+    "dp2-ring2": (4, 2, RING),
+}
+TRIPLES = cover(
+    {
+        "split": list(SPLITS),
+        "reference": ["separate", "adapter", "precomputed"],
+        "fsdp": [False, True],
+        "accumulate": [1, 2],
+        "checkpointing": [False, True],
+        "loss_type": [["sigmoid"], ["ipo"], ["sigmoid_norm", "bco_pair"]],
+    }
 )
-def test_all_settings_together(workers, reference, tmp_path, processes, size, plugin, kind, fsdp):
-    checked = 0
-    for accumulate, checkpointing, losses in itertools.product(
-        (1, 2), (False, True), (["sigmoid"], ["ipo"], ["sigmoid_norm", "bco_pair"])
-    ):
-        options = {
-            "accumulate": accumulate,
-            "checkpointing": checkpointing,
-            "batch": processes // size,
-            "reference": kind,
-            "loss_type": losses,
-        }
-        folder = str(tmp_path / str(checked))
-        plugin_options = {"size": size, **plugin}
-        results = workers.run(processes, train_pairs, folder, parallel=plugin_options, fsdp=fsdp, **options)
-        counts = processes == size or kind != "precomputed"
-        assert_equal(results, reference(**options), size=size, fsdp=fsdp, counts=counts)
-        checked += 1
-    assert checked == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TRIPLES, ids=in_words)
+def test_every_three_settings_together(workers, reference, tmp_path, case):
+    options = dict(case)
+    processes, size, plugin = SPLITS[options.pop("split")]
+    fsdp = options.pop("fsdp")
+    options["batch"] = processes // size
+    results = workers.run(
+        processes, train_pairs, str(tmp_path), parallel={"size": size, **plugin}, fsdp=fsdp, **options
+    )
+    counts = processes == size or options["reference"] != "precomputed"
+    assert_equal(results, reference(**options), size=size, fsdp=fsdp, counts=counts)

@@ -1,10 +1,9 @@
 """Training with rows that are split equals training in one process: losses, gradient norms, weights."""
 
-import itertools
-
 import pytest
 import torch
 from cases import LENGTH, train
+from covering import cover, in_words
 from transformers import AutoModelForCausalLM
 
 TOLERANCE = 1e-5
@@ -102,39 +101,39 @@ def test_the_comparison_notices_devices_that_do_not_share_attention(workers, ref
     assert difference(results[0], reference()) > 1000 * TOLERANCE
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
-@pytest.mark.parametrize(
-    ("processes", "size", "plugin"),
-    [
-        (2, 2, ULYSSES),
-        (2, 2, RING),
-        (4, 4, ULYSSES),
-        (4, 4, RING),
-        (4, 4, HYBRID),
-        (4, 2, ULYSSES),
-        (4, 2, RING),
-    ],
-    ids=["ulysses2", "ring2", "ulysses4", "ring4", "hybrid4", "dp2-ulysses2", "dp2-ring2"],
+SPLITS = {
+    "ulysses2": (2, 2, ULYSSES),
+    "ring2": (2, 2, RING),
+    "ulysses4": (4, 4, ULYSSES),
+    "ring4": (4, 4, RING),
+    "hybrid4": (4, 4, HYBRID),
+    "dp2-ulysses2": (4, 2, ULYSSES),
+    "dp2-ring2": (4, 2, RING),
+}
+TRIPLES = cover(
+    {
+        "split": list(SPLITS),
+        "fsdp": [False, True],
+        "lora": [False, True],
+        "kv_heads": [1, 2, 4],
+        "accumulate": [1, 2],
+        "checkpointing": [False, True],
+        "rows": [1, 2],
+    }
 )
-def test_all_settings_together(workers, reference, tmp_path, processes, size, plugin, fsdp, lora):
-    checked = 0
-    for kv_heads, accumulate, checkpointing, rows in itertools.product(
-        (1, 2, 4), (1, 2), (False, True), (1, 2)
-    ):
-        options = {
-            "kv_heads": kv_heads,
-            "accumulate": accumulate,
-            "checkpointing": checkpointing,
-            "lora": lora,
-            "batch": rows * processes // size,
-        }
-        plugin_options = {"size": size, **plugin}
-        results = workers.run(processes, train, str(tmp_path), parallel=plugin_options, fsdp=fsdp, **options)
-        assert_equal(results, reference(**options), tokens=LENGTH // size, fsdp=fsdp)
-        checked += 1
-    assert checked == 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TRIPLES, ids=in_words)
+def test_every_three_settings_together(workers, reference, tmp_path, case):
+    options = dict(case)
+    processes, size, plugin = SPLITS[options.pop("split")]
+    fsdp = options.pop("fsdp")
+    options["batch"] = options.pop("rows") * processes // size
+    results = workers.run(
+        processes, train, str(tmp_path), parallel={"size": size, **plugin}, fsdp=fsdp, **options
+    )
+    assert_equal(results, reference(**options), tokens=LENGTH // size, fsdp=fsdp)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from covering import cover, in_words
 from evaluation_cases import evaluate
 
 TOLERANCE = 1e-5
@@ -158,35 +159,35 @@ def test_padding_before_tokens_is_refused(workers, tmp_path):
         workers.run(2, evaluate, str(tmp_path), pad_left=True, parallel={"size": 2, **ULYSSES})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["trl", "ours", "plain"])
-@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
-@pytest.mark.parametrize(
-    ("processes", "size", "plugin"),
-    [(2, 2, ULYSSES), (2, 2, RING), (4, 4, ULYSSES), (4, 4, HYBRID), (4, 2, ULYSSES), (4, 2, RING)],
-    ids=["ulysses2", "ring2", "ulysses4", "hybrid4", "dp2-ulysses2", "dp2-ring2"],
+SPLITS = {
+    "ulysses2": (2, 2, ULYSSES),
+    "ring2": (2, 2, RING),
+    "ulysses4": (4, 4, ULYSSES),
+    "hybrid4": (4, 4, HYBRID),
+    "dp2-ulysses2": (4, 2, ULYSSES),
+    "dp2-ring2": (4, 2, RING),
+}
+TRIPLES = cover(
+    {
+        "split": list(SPLITS),
+        "kind": ["trl", "ours", "plain"],
+        "fsdp": [False, True],
+        "batch": [1, 2, 3],
+        "rows": [3, 4, 7],
+        "predict": [False, True],
+    }
 )
-def test_all_settings_together(workers, reference, tmp_path, processes, size, plugin, fsdp, kind):
-    checked = 0
-    for batch in (1, 2, 3):
-        for rows in (3, 4, 7):
-            for predict in (False, True):
-                options = {
-                    "kind": kind,
-                    "batch": batch,
-                    "rows": rows,
-                    "predict": predict,
-                    "train_first": fsdp,
-                }
-                results, expected = run_both(
-                    workers, reference, tmp_path, processes, size, plugin, {**options, "fsdp": fsdp}
-                )
-                key = "test_loss" if predict else "eval_loss"
-                for ours in results:
-                    assert ours["metrics"][key] == pytest.approx(expected["metrics"][key], rel=TOLERANCE)
-                    if predict:
-                        np.testing.assert_allclose(
-                            ours["predictions"], expected["predictions"], rtol=1e-4, atol=1e-5
-                        )
-                checked += 1
-    assert checked == 18
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TRIPLES, ids=in_words)
+def test_every_three_settings_together(workers, reference, tmp_path, case):
+    options = dict(case)
+    split = SPLITS[options.pop("split")]
+    options["train_first"] = options["fsdp"]
+    results, expected = run_both(workers, reference, tmp_path, *split, options)
+    key = "test_loss" if options["predict"] else "eval_loss"
+    for ours in results:
+        assert ours["metrics"][key] == pytest.approx(expected["metrics"][key], rel=TOLERANCE)
+        if options["predict"]:
+            np.testing.assert_allclose(ours["predictions"], expected["predictions"], rtol=1e-4, atol=1e-5)
