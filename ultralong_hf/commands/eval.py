@@ -18,7 +18,8 @@ EXAMPLE = """\
 example: ultralong eval needle outputs/quickstart/model --lengths 1K,2K,4K --output outputs/needle
          ultralong eval passkey MODEL --preset paper --max-length 1M --output outputs/passkey-1m
          ultralong eval ruler,needle MODEL --lengths 128K --engine http://127.0.0.1:8000/v1
-         ultralong eval ruler/vt MODEL --lengths 4K --show 3"""
+         ultralong eval ruler/vt MODEL --lengths 4K --show 3
+runs as one report: ultralong eval report RUN [RUN ...] (see ultralong eval report --help)"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
