@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "needle grids, RULER, LV-Eval, InfiniteBench, loss by position, the standard side",
     "ablate": "which parts of the recipe matter, arm against arm over several seeds",
     "publish": "a trained model as a folder that others can load, with its card; and to the hub",
+    "chat": "ask questions over long documents, in the browser",
     "lab": "the laptop lab: its corpus, tokenizer and base model, and the quickstart",
 }
 

@@ -157,5 +157,8 @@ class ChatEngine(Protocol):
     def cache_use(self, session: str) -> CacheUse | None:
         """None where the engine is a server."""
 
+    def keep_texts(self, session: str, documents: Sequence[Document]) -> None:
+        """Token ids of a session's other documents are deleted; caches stay."""
+
     def forget(self, session: str) -> None:
         """All that is kept of a session is deleted."""

@@ -146,6 +146,12 @@ class LocalEngine:
     def cache_use(self, session: str) -> CacheUse:
         return self.pool.use(session)
 
+    def keep_texts(self, session: str, documents: Sequence[Document]) -> None:
+        digests = {document.digest for document in documents}
+        with self._encoding:
+            known = self._encoded.get(session, {})
+            self._encoded[session] = {digest: text for digest, text in known.items() if digest in digests}
+
     def forget(self, session: str) -> None:
         self.pool.forget(session)
         with self._encoding:

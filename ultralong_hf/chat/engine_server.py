@@ -101,6 +101,11 @@ class ServerChatEngine:
     def cache_use(self, session: str) -> CacheUse | None:
         return None
 
+    def keep_texts(self, session: str, documents: Sequence[Document]) -> None:
+        digests = {document.digest for document in documents}
+        known = self._encoded.get(session, {})
+        self._encoded[session] = {digest: text for digest, text in known.items() if digest in digests}
+
     def forget(self, session: str) -> None:
         self._encoded.pop(session, None)
 

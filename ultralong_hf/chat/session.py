@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ultralong_hf.errors import ChatError
 
 LONGEST_QUESTION = 20_000
 """Characters."""
+_ASIDE = "/aside"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +130,10 @@ class Session:
     def busy(self) -> bool:
         return self._busy.locked()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def add(
         self,
         paths: Sequence[str | Path],
@@ -161,6 +167,7 @@ class Session:
         self._check_idle()
         self.documents = list(documents)
         self.turns = []
+        self.engine.keep_texts(self.name, self.documents)
 
     def remove(self, name: str) -> None:
         """Raises ChatError for a name that is not there."""
@@ -206,10 +213,26 @@ class Session:
         """Asks the last question again, in place of its answer."""
         return self.edit(self._last().question, options)
 
-    def edit(self, question: str, options: Options | None = None) -> Iterator[Event]:
-        """Asks another question in place of the last."""
+    def edit(self, question: str, options: Options | None = None, *, turn: int = -1) -> Iterator[Event]:
+        """Asks another question in place of the last, or of that turn; the turns behind it are forgotten."""
         self._last()
-        return self._ask(question, self.turns[:-1], options)
+        if not -len(self.turns) <= turn < len(self.turns):
+            raise ChatError("This question is no longer in the chat.")
+        return self._ask(question, self.turns[: turn % len(self.turns)], options)
+
+    def ask_aside(
+        self, documents: Sequence[Document], question: str, options: Options | None = None
+    ) -> Iterator[Event]:
+        """Asks over other documents, as the needle lab does; the chat stays as it is.
+
+        Caches of these are this session's too. Raises as `ask`.
+        """
+        asked = Question(self.name + _ASIDE, tuple(documents), self._checked(question))
+        with self._answering():
+            try:
+                yield from self._events(asked, options)
+            finally:
+                self.engine.keep_texts(asked.session, ())
 
     def stop(self) -> None:
         """Ends the reading or writing that is under way; what is written so far is kept."""
@@ -243,9 +266,37 @@ class Session:
         self._closed = True
         self.stop()
         self.documents, self.turns = [], []
-        self.engine.forget(self.name)
+        self._forget()
 
     def _ask(self, question: str, before: list[ChatTurn], options: Options | None) -> Iterator[Event]:
+        question = self._checked(question)
+        with self._answering():
+            documents = tuple(self.documents)
+            asked = Question(self.name, documents, question, tuple(turn.to_prompt() for turn in before))
+            for event in self._events(asked, options):
+                if isinstance(event, Reply):
+                    found = find_evidence(event.text, documents, question=question) if documents else None
+                    self.turns = [] if self._closed else [*before, ChatTurn(question, event, found)]
+                yield event
+
+    def _events(self, asked: Question, options: Options | None) -> Iterator[Event]:
+        for event in self.engine.ask(asked, options or self.service.options, self._stop):
+            self.used = self.service.clock()
+            yield event
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise ChatError("An answer is being written already: stop it, or wait for its end.")
+        try:
+            self._stop = threading.Event()
+            yield
+        finally:
+            self._busy.release()
+            if self._closed:
+                self._forget()  # tokens that were kept after the session was closed
+
+    def _checked(self, question: str) -> str:
         question = question.strip()
         if not question:
             raise ChatError("The question is empty.")
@@ -255,22 +306,11 @@ class Session:
             )
         if self._closed:
             raise ChatError("This chat has ended: start a new one.")
-        if not self._busy.acquire(blocking=False):
-            raise ChatError("An answer is being written already: stop it, or wait for its end.")
-        try:
-            self._stop = threading.Event()
-            documents = tuple(self.documents)
-            asked = Question(self.name, documents, question, tuple(turn.to_prompt() for turn in before))
-            for event in self.engine.ask(asked, options or self.service.options, self._stop):
-                self.used = self.service.clock()
-                if isinstance(event, Reply):
-                    found = find_evidence(event.text, documents, question=question) if documents else None
-                    self.turns = [] if self._closed else [*before, ChatTurn(question, event, found)]
-                yield event
-        finally:
-            self._busy.release()
-            if self._closed:
-                self.engine.forget(self.name)  # tokens that were kept after the session was closed
+        return question
+
+    def _forget(self) -> None:
+        self.engine.forget(self.name)
+        self.engine.forget(self.name + _ASIDE)
 
     def _take_in(self, readings: Readings) -> list[Refusal]:
         self._check_idle()
