@@ -22,6 +22,7 @@ COMMANDS = {
     "ablate": "which parts of the recipe matter, arm against arm over several seeds",
     "publish": "a trained model as a folder that others can load, with its card; and to the hub",
     "chat": "ask questions over long documents, in the browser",
+    "serve-config": "the command that serves a model at its length, and whether a server reads it as trained",
     "lab": "the laptop lab: its corpus, tokenizer and base model, and the quickstart",
 }
 
