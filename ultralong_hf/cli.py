@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ultralong_hf import __version__
 from ultralong_hf.errors import InputError, UltraLongError
@@ -23,8 +24,13 @@ COMMANDS = {
     "publish": "a trained model as a folder that others can load, with its card; and to the hub",
     "chat": "ask questions over long documents, in the browser",
     "serve-config": "the command that serves a model at its length, and whether a server reads it as trained",
+    "run": "a recipe from documents to a checked release folder: every stage, resumed",
+    "status": "how far each stage of a run is",
     "lab": "the laptop lab: its corpus, tokenizer and base model, and the quickstart",
 }
+
+# Subcommands that take any key of a recipe, `--section.key value`, as `args.overrides`.
+WITH_KEYS = ("run",)
 
 # Commands of two words whose options are their own: commands/NAME.py has `run(arguments)`.
 NESTED = {("eval", "report"): "eval_report"}
@@ -57,8 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"ultralong_hf.commands.{NESTED[arguments[0], arguments[1]]}")
         return _run(lambda: module.run(arguments[2:]))
     command = next((a for a in arguments if not a.startswith("-")), None)
-    parsed = build_parser(command).parse_args(arguments)
-    return _run(lambda: parsed.run(parsed))
+    return _run(lambda: _parse_and_run(command, arguments))
+
+
+def _parse_and_run(command: str | None, arguments: list[str]) -> int:
+    overrides: dict[str, Any] = {}
+    if command in WITH_KEYS:
+        from ultralong_hf.recipes.overrides import take_overrides
+
+        arguments, overrides = take_overrides(arguments)
+    parsed = build_parser(command).parse_args(arguments, argparse.Namespace(overrides=overrides))
+    return int(parsed.run(parsed))
 
 
 def _run(command: Callable[[], int]) -> int:

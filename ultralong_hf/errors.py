@@ -18,10 +18,12 @@ UltraLongError
 │   │   └── DoesNotFit         documents and question are longer than the window
 │   ├── EvaluationError        an unknown task, a length or a haystack that does not fit
 │   ├── AblationError          a study, an arm or a folder of results that cannot be compared
-│   └── ReleaseError           a model that cannot be released, merged or served as asked
+│   ├── ReleaseError           a model that cannot be released, merged or served as asked
+│   └── RunError               a run of the pipeline that cannot begin or go on as asked
 └── MachineError               the machine or its libraries lack something; status 1
     ├── OutOfMemory            a device's memory, or the host's, does not suffice
     ├── KernelError            kernels that cannot run here
+    ├── StageFailed            a stage of the pipeline that ended without its output
     ├── EndpointError          a server of models that refuses, or cannot be reached
     └── EngineMismatch         a tokenization engine that gives other ids than the model's tokenizer
 """
@@ -112,12 +114,20 @@ class ReleaseError(InputError):
     """A model that cannot be released, merged or served as asked."""
 
 
+class RunError(InputError):
+    """A run of the pipeline that cannot begin or go on as asked; a stage of it whose input is at fault."""
+
+
 class MachineError(UltraLongError, RuntimeError):
     """The machine or its libraries lack something that was asked for."""
 
 
 class OutOfMemory(MachineError):  # noqa: N818 -- the field's word for it
     """A device's memory, or the host's, does not suffice: the plan, and the next option with its price."""
+
+
+class StageFailed(MachineError):  # noqa: N818 -- what happened to the stage
+    """A stage of the pipeline that ended without its output: which, why, and where its log is."""
 
 
 class KernelError(MachineError):

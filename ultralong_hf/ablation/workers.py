@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from ultralong_hf.ablation.trial import Trial
 from ultralong_hf.ablation.working import run_trial
 from ultralong_hf.errors import MachineError, UltraLongError
+from ultralong_hf.output_files import printing_to
 
 LOG = "log.txt"
 
@@ -127,19 +127,8 @@ def _end_with_parent() -> None:
 
 def _run_quietly(trial: Trial) -> None:
     """The trial with all that it prints in its log: two bars on one screen are none."""
-    trial.home.mkdir(parents=True, exist_ok=True)
-    with (trial.home / LOG).open("a", encoding="utf-8") as log:
-        kept = os.dup(1), os.dup(2)
-        sys.stdout.flush(), sys.stderr.flush()
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        try:
-            run_trial(trial)
-        finally:
-            sys.stdout.flush(), sys.stderr.flush()
-            for descriptor, copy in zip((1, 2), kept, strict=True):
-                os.dup2(copy, descriptor)
-                os.close(copy)
+    with printing_to(trial.home / LOG):
+        run_trial(trial)
 
 
 def _reason(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from ultralong_hf.data.store import MANIFEST, read_manifest
 from ultralong_hf.errors import UltraLongError
 from ultralong_hf.evaluation.pages import Table
 from ultralong_hf.lengths import format_length
-from ultralong_hf.recipes.schema import Recipe, section_names
+from ultralong_hf.recipes import writing
+from ultralong_hf.recipes.schema import Recipe
 
 STAGES = {
     "cpt": "Continued pretraining",
@@ -122,12 +123,7 @@ def cost_of(state: Mapping[str, Any]) -> Cost:
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
     """The recipe's sections as plain values; of paths on this machine the last part alone."""
-    values = {name: getattr(recipe, name) for name in section_names()}
-    return {
-        name: _without_paths(value if isinstance(value, dict) else asdict(value))
-        for name, value in values.items()
-        if value
-    }
+    return {name: _without_paths(value) for name, value in writing.recipe_values(recipe).items()}
 
 
 def _trace_store(found: Provenance, folder: Path, recipe: Recipe) -> None:

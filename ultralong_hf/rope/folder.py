@@ -28,10 +28,10 @@ OTHER_WEIGHTS = (".gguf", ".onnx", ".h5", ".msgpack", ".ot", ".tflite")
 _TEMPLATES = "additional_chat_templates"
 
 
-def find_model(model: str | os.PathLike[str], *, with_weights: bool) -> Path:
+def find_model(model: str | os.PathLike[str], *, with_weights: bool, revision: str | None = None) -> Path:
     """The folder of `model`, a path or a hub id; of a hub id, its snapshot in the cache, fetched if need be.
 
-    Without `with_weights` only the config of a hub model is fetched.
+    Without `with_weights` only the config of a hub model is fetched. `revision`: a commit or branch of one.
     Raises ModelError if it is neither, has no config.json, or the hub cannot be read.
     """
     folder = Path(model).expanduser()
@@ -41,7 +41,7 @@ def find_model(model: str | os.PathLike[str], *, with_weights: bool) -> Path:
         return folder
     if folder.exists():
         raise ModelError(f"{folder} is a file. Give the model's folder, or a hub id such as 'org/name'.")
-    return _snapshot(str(model), with_weights)
+    return _snapshot(str(model), with_weights, revision)
 
 
 @contextmanager
@@ -181,7 +181,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _snapshot(hub_id: str, with_weights: bool) -> Path:
+def _snapshot(hub_id: str, with_weights: bool, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -195,6 +195,7 @@ def _snapshot(hub_id: str, with_weights: bool) -> Path:
         snapshot = Path(
             snapshot_download(
                 hub_id,
+                revision=revision,
                 allow_patterns=None if with_weights else [CONFIG],
                 ignore_patterns=unwanted,
             )

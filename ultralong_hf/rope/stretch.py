@@ -157,6 +157,15 @@ def config_changes(config: PretrainedConfig, stretch: Stretch) -> dict[str, Any]
     return changes
 
 
+def is_stretched(config: PretrainedConfig, target_length: int | str, **arguments: Any) -> bool:
+    """Whether `config` was stretched just so. The arguments, and what is raised, are of `plan_stretch`."""
+    section = rope_section(config)
+    if getattr(section, RECORD_KEY, None) is None:
+        return False
+    changes = config_changes(config, plan_stretch(config, target_length, **arguments))
+    return all(getattr(section, key, None) == value for key, value in changes.items())
+
+
 def both_key_generations(config: Mapping[str, Any]) -> dict[str, Any]:
     """`config`, the dict of a config.json, with the keys of transformers 4 beside its `rope_parameters`.
 

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, get_type_hints
+from typing import NoReturn
 
 from accelerate import PartialState
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
@@ -20,8 +20,8 @@ from trl import TrlParser
 from ultralong_hf.errors import InputError, RecipeError, UltraLongError
 from ultralong_hf.parallel.preflight import check_parallel
 from ultralong_hf.recipes import PRESETS, Recipe, load_recipe
-from ultralong_hf.recipes.checking import Faults, convert, nearest
-from ultralong_hf.recipes.located_yaml import parse_value
+from ultralong_hf.recipes.checking import nearest
+from ultralong_hf.recipes.overrides import take_overrides
 from ultralong_hf.recipes.schema import SECTIONS, TRL_SECTIONS
 from ultralong_hf.recipes.trl_keys import trl_class
 
@@ -34,7 +34,7 @@ def parse_recipe(stage: str, arguments: Sequence[str] | None = None) -> tuple[Re
     """
     parser = _parser(stage)
     words = list(sys.argv[1:] if arguments is None else arguments)
-    words, sections = _take_sections(words)
+    words, sections = take_overrides(words)
     given, unknown = parser.parse_known_args(words)
     faults = [_unknown(word, parser) for word in unknown if word.startswith("-")]
     if not faults:  # else they are most likely the values of the unknown options
@@ -126,36 +126,6 @@ def _parser(stage: str) -> _Parser:
     )
     ours.add_argument("--model", metavar="PATH", help="a model folder or id to start from, not the recipe's")
     return parser
-
-
-def _take_sections(words: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """The words without `--section.key value` and `--section.key=value`, and those as overrides."""
-    rest: list[str] = []
-    taken: dict[str, Any] = {}
-    following = iter(words)
-    for word in following:
-        option, equals, text = word.partition("=")
-        if not option.startswith("--") or "." not in option:
-            rest.append(word)
-            continue
-        if not equals:
-            text = next(following, "--")
-            if text.startswith("--"):
-                raise RecipeError(f"{option} needs a value.")
-        taken[option[2:]] = _value(option[2:], text)
-    return rest, taken
-
-
-def _value(key: str, text: str) -> Any:
-    """`text` as YAML reads it, or as it stands where the key wants a text: a commit may look like 1e5."""
-    value = parse_value(text)
-    section, _, name = key.partition(".")
-    hints = get_type_hints(SECTIONS[section], include_extras=True) if section in SECTIONS else {}
-    if name not in hints:
-        return value
-    trial = Faults("", {})
-    convert(value, hints[name], (key,), trial)
-    return text if trial.messages else value
 
 
 def _unknown(word: str, parser: argparse.ArgumentParser) -> str:

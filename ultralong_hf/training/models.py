@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from ultralong_hf.lab.names import model_location
 from ultralong_hf.memory.kernels import apply_liger_kernels
 from ultralong_hf.recipes.schema import ModelSection, Recipe
 from ultralong_hf.rope import extend_context
+from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
+from ultralong_hf.rope.stretch import is_stretched
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -59,19 +62,20 @@ def load_both(
 
 
 def extend_by_recipe(model: PreTrainedModel, recipe: Recipe) -> None:
-    """The model's RoPE stretched in place, as the section `rope` says."""
-    rope = recipe.rope
-    extend_context(
-        model,
-        recipe.window,
-        method=rope.method,
-        scale=rope.scale,
-        original_length=rope.original_length,
-        beta_slow=rope.beta_slow,
-        beta_fast=rope.beta_fast,
-        attention_factor=rope.attention_factor,
-        exact_angles=rope.exact_angles,
-    )
+    """The model's RoPE stretched in place, as the section `rope` says; one that is so already stays so."""
+    arguments = rope_arguments(recipe)
+    if is_stretched(model.config, recipe.window, **arguments):
+        if wants_exact_angles(model.config):
+            install_exact_angles(model)
+        return
+    extend_context(model, recipe.window, **arguments)
+
+
+def rope_arguments(recipe: Recipe) -> dict[str, Any]:
+    """The arguments of `extend_context` that the section `rope` holds, all but the length."""
+    values = asdict(recipe.rope)
+    del values["target_length"]
+    return values
 
 
 def apply_kernels(model: PreTrainedModel, section: ModelSection) -> None:
