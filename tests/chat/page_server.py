@@ -92,7 +92,7 @@ class Tab:
         page.on("requestfailed", lambda request: self.failed.append((request.url, request.failure)))
         page.set_default_timeout(20_000)
         page.goto(url)
-        page.wait_for_selector("#ul-question textarea")
+        page.wait_for_selector("body[data-ready=yes]", state="attached")
 
     def upload(self, path, *, waits_for="#ul-total"):
         self.page.set_input_files("#ul-uploads input[type=file]", path)

@@ -20,6 +20,9 @@ from ultralong_hf.chat.page.rooms import Room, Rooms
 from ultralong_hf.chat.page.uploads import delete, uploaded, with_progress
 from ultralong_hf.errors import UltraLongError
 
+# A click before this is lost: whoever drives the page waits for it.
+READY = "() => { document.body.dataset.ready = 'yes'; }"
+
 
 class DocumentsPanel:
     def __init__(self, parts: Parts, rooms: Rooms, evidence: EvidencePanel) -> None:
@@ -31,7 +34,7 @@ class DocumentsPanel:
             parts.uploads, parts.meter, parts.cuts, parts.remove, parts.remove_button, parts.cache,
             parts.chat, parts.status, *self.evidence.outputs,
         ]  # fmt: skip
-        parts.page.load(self.show, [parts.max_tokens], changed, **HIDDEN)
+        parts.page.load(self.show, [parts.max_tokens], changed, **HIDDEN).then(None, js=READY)
         parts.max_tokens.release(self.show, [parts.max_tokens], changed, **HIDDEN)
         parts.uploads.upload(self.add, [parts.uploads, parts.max_tokens], changed, preprocess=False, **HIDDEN)
         for button, example in parts.examples:

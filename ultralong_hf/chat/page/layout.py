@@ -139,7 +139,7 @@ def _chat(found: dict[str, Any]) -> None:
     found["chat"] = gr.Chatbot(
         label=texts.CHAT,
         show_label=False,
-        height="max(360px, calc(100vh - 330px))",
+        height="max(360px, calc(100vh - 270px))",
         placeholder=texts.CHAT_PLACEHOLDER,
         editable="user",
         latex_delimiters=[],
@@ -159,7 +159,7 @@ def _chat(found: dict[str, Any]) -> None:
             max_lines=8,
             autofocus=True,
             scale=5,
-            min_width=200,
+            min_width=120,
             elem_id="ul-question",
         )
         found["send"] = gr.Button(texts.SEND, variant="primary", scale=0, min_width=84, elem_id="ul-send")

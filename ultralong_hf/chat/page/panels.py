@@ -102,4 +102,6 @@ def _recall_mark(found: Meter, full: int) -> str:
     limit = found.recall.holds_to if found.recall else None
     if not limit or limit > full:
         return ""
-    return f'<em style="left:{100 * limit / full:.2f}%" title="{texts.RECALL_MARK}: {limit:,}"></em>'
+    return (
+        f'<em style="left:{min(100 * limit / full, 99.5):.2f}%" title="{texts.RECALL_MARK}: {limit:,}"></em>'
+    )

@@ -15,7 +15,6 @@ NO_DOCUMENTS = "No documents yet. Without one the model answers from what it lea
 METER = "Window"
 AROUND = "chat and frame"
 ANSWER_ROOM = "kept for the answer"
-FREE = "free"
 RECALL_MARK = "recall measured up to here"
 REMARKS = "remarks"
 
@@ -39,7 +38,7 @@ CHAT_PLACEHOLDER = (
     "begins where the last one ended."
 )
 QUESTION = "Question"
-QUESTION_PLACEHOLDER = "Ask about the documents (Enter sends, Shift+Enter begins a line)"
+QUESTION_PLACEHOLDER = "Ask about the documents (Shift+Enter: a new line)"
 SEND, STOP = "Send", "Stop"
 AGAIN, NEW_CHAT = "Answer again", "New chat"
 THEME = "Light / dark"
