@@ -1,8 +1,9 @@
 """A server of runs to be killed: everything is imported once, each run is a fork of it.
 
-Usage: killed_runs.py SOURCE FOLDER SEED KILLS. Makes the store FOLDER/whole without a stop, then stores that
-are killed at random moments and gone on with until they are done, until so many kills have hit; all must be
-equal. Prints {"kills": ..., "stores": ..., "phases": {what a kill left behind: how often}} as JSON.
+Usage: killed_runs.py SOURCE FOLDER SEED KILLS WAY. Makes the store FOLDER/whole without a stop, then stores
+that are killed at random moments and gone on with until they are done, until so many kills have hit; all must
+be equal. WAY is cache or straight: how ids come into rows. Prints {"kills": ..., "stores": ..., "phases":
+{what a kill left behind: how often}} as JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tiny_tokenizers import byte_tokenizer
 
@@ -22,6 +24,14 @@ from ultralong_hf.data.packing import prepare_dataset
 from ultralong_hf.data.store import LOCK
 
 TOKENIZER = byte_tokenizer()
+
+
+CACHE = {
+    "order": "shuffled",
+    "mixture": {"short_below": 100, "short_keep": 0.5, "long_above": 1000, "long_repeat": 2},
+    "filters": {"exact_duplicates": True},
+}
+OPTIONS: dict[str, dict[str, Any]] = {"cache": CACHE, "straight": {}}
 
 
 def prepare(source: Path, folder: Path) -> None:
@@ -33,10 +43,8 @@ def prepare(source: Path, folder: Path) -> None:
         target_length=64,
         output_dir=folder,
         rows_per_shard=300,
-        order="shuffled",
-        mixture={"short_below": 100, "short_keep": 0.5, "long_above": 1000, "long_repeat": 2},
-        filters={"exact_duplicates": True},
         max_bad_share=0.5,
+        **OPTIONS[sys.argv[5]],
     )
 
 
@@ -63,12 +71,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def phase(folder: Path) -> str:
-    """What is there: no shard and no whole cache, a whole cache, or shards."""
+    """What is there: no rows and no whole cache, rows alone, a whole cache, or both."""
     if not (folder / "progress.json").is_file():
         return "before or after"
-    if any(folder.glob("data-*.arrow")):
-        return "gathering"
-    return "planning" if (folder / "cache" / "complete.json").is_file() else "tokenizing"
+    has_rows = any(folder.glob("data-*.arrow"))
+    if (folder / "cache" / "complete.json").is_file():
+        return "gathering" if has_rows else "planning"
+    return "writing straight" if has_rows else "tokenizing"
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ultralong_hf.data.encoding import cache_index, token_cache
 from ultralong_hf.data.encoding.cache_index import TokenReader, read_index
-from ultralong_hf.data.encoding.filling import read_ahead
+from ultralong_hf.data.encoding.filling import fill_cache, read_ahead
 from ultralong_hf.data.encoding.token_cache import EncodedDocuments, TokenCache
 from ultralong_hf.data.reading.records import Key
 from ultralong_hf.errors import StoreError
@@ -27,7 +27,7 @@ def encoded(rows: list[int], source: int = 0) -> EncodedDocuments:
     return EncodedDocuments(
         keys=np.array([(source, row // 3, row) for row in rows], np.int64),
         names=pa.array([f"row {row}" for row in rows], pa.large_string()),
-        tokens=np.frombuffer("".join(texts).encode(), np.uint8).astype(DTYPE),
+        tokens=[np.frombuffer(text.encode(), np.uint8).astype(DTYPE) for text in texts],
         lengths=lengths,
         characters=lengths,
         digests=np.array(rows, np.uint64) + 100,
@@ -41,10 +41,14 @@ def small_files(monkeypatch):
     monkeypatch.setattr(token_cache, "FILE_TOKENS", 6)
 
 
+def put(cache: TokenCache, rows: list[int]) -> None:
+    fill_cache(cache, [encoded(rows)], ENGINE, progress=lambda tokens: None)
+
+
 def filled(folder: Path, batches: list[list[int]]) -> TokenCache:
     cache = TokenCache(folder, DTYPE)
     for rows in batches:
-        cache.append(encoded(rows), ENGINE)
+        put(cache, rows)
     cache.finish({"seen": 7}, ENGINE, [])
     return cache
 
@@ -75,14 +79,14 @@ def test_gives_back_ids_and_facts_of_every_document_in_order(tmp_path, batches):
 
 def test_takes_up_after_the_last_whole_file(tmp_path):
     cache = TokenCache(tmp_path, DTYPE)
-    cache.append(encoded([0, 1, 2]), ENGINE)
-    cache.append(encoded([3]), ENGINE)
+    put(cache, [0, 1, 2])
+    put(cache, [3])
     cache.abandon()
     again = TokenCache(tmp_path, DTYPE)
     assert (again.last, again.documents, again.tokens) == (Key(0, 0, 2), 3, 8)
     assert again.files[-1]["records"] == {"seen": 3}
     assert again.complete is None
-    again.append(encoded([3, 4, 5, 6]), ENGINE)
+    put(again, [3, 4, 5, 6])
     again.finish({"seen": 7}, ENGINE, ["a notice"])
     assert texts_in([tmp_path]) == TEXTS
     complete = TokenCache(tmp_path, DTYPE).complete
@@ -96,7 +100,7 @@ def test_takes_up_after_the_last_whole_file(tmp_path):
 
 def test_an_abandoned_file_leaves_nothing_behind(tmp_path):
     cache = TokenCache(tmp_path, DTYPE)
-    cache.append(encoded([0]), ENGINE)
+    put(cache, [0])
     assert [path.name for path in tmp_path.iterdir()] == ["tokens-00000.bin.part"]
     cache.abandon()
     assert list(tmp_path.iterdir()) == []
@@ -146,7 +150,7 @@ def test_no_documents_have_an_index_too(tmp_path):
 def test_a_file_is_closed_after_a_while_too(tmp_path, monkeypatch):
     monkeypatch.setattr(token_cache, "FILE_SECONDS", 0.0)
     cache = TokenCache(tmp_path, DTYPE)
-    cache.append(encoded([0]), ENGINE)
+    put(cache, [0])
     assert len(cache.files) == 1
 
 

@@ -7,19 +7,21 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ultralong_hf.data.documents import read_documents
 from ultralong_hf.data.encoding.engines import open_engine
-from ultralong_hf.data.encoding.filling import fill_cache, text_digests
+from ultralong_hf.data.encoding.filling import encoded_documents, fill_cache, text_digests
 from ultralong_hf.data.encoding.token_cache import TokenCache
 from ultralong_hf.data.reading.records import Part
 from ultralong_hf.data.store import StoreWriter, load_packed
 from ultralong_hf.data.storing.assembling import Tokenized, assemble
 from ultralong_hf.data.storing.job import Job, open_job
 from ultralong_hf.data.storing.progress import phase
+from ultralong_hf.data.storing.straight import goes_straight, write_straight
 from ultralong_hf.errors import DocumentError, EngineMismatch, MachineError, StoreError
 
 if TYPE_CHECKING:
@@ -59,7 +61,8 @@ def prepare_dataset(
 
     Documents are joined by the separator and cut into rows without padding; the last row, if short, is
     dropped and counted. Nothing larger than a row, some MB of documents and a few dozen bytes of facts a
-    document are held; the disk needs twice the size of the tokens while the work lasts.
+    document are held. The disk needs the size of the tokens; twice that while the work lasts, unless each
+    document of files is taken once, as it comes.
 
     - `sources`: see `open_sources`; `text_column` holds for those that name no other.
     - `tokenizer`: loaded, or a folder or Hub id. It is not changed: the one that has the new token of a
@@ -120,6 +123,9 @@ def tokenize(job: Job, writer: StoreWriter, part: Part) -> Tokenized:
     Where an engine's ids turn out to be wrong, everything is tokenized again by the tokenizer's own library.
     """
     cache = TokenCache(writer.cache, job.dtype)
+    if writer.has_damaged_rows():
+        cache.clear()
+        writer.begin_again()
     if cache.complete is None or not job.settings.is_known_by_fingerprint:
         try:
             _fill(job, writer, cache, part)
@@ -131,7 +137,7 @@ def tokenize(job: Job, writer: StoreWriter, part: Part) -> Tokenized:
                 ) from error
             _log.warning("%s", error)
             cache.clear()
-            writer.distrust_engine(str(error))
+            writer.begin_again(distrusted=str(error))
             _fill(job, writer, cache, part)
     assert cache.complete is not None
     return Tokenized.of([cache.complete])
@@ -148,17 +154,19 @@ def _fill(job: Job, writer: StoreWriter, cache: TokenCache, part: Part) -> None:
     ):
         for notice in engine.notices:
             _log.warning("%s", notice)
-        notices = [writer.distrusted] if writer.distrusted else []
-        fill_cache(
-            cache,
-            job.sources,
-            engine,
-            part=part,
-            records=records,
-            annotate=job.annotate,
-            progress=progress,
-            notices=notices,
-        )
+        about_engine = {"name": engine.name, "version": engine.version}
+        put = partial(write_straight, writer) if goes_straight(writer, cache) else fill_cache
+        try:
+            with closing(
+                encoded_documents(
+                    cache, job.sources, engine, part=part, records=records, annotate=job.annotate
+                )
+            ) as documents:
+                put(cache, documents, about_engine, progress)
+            notices = [writer.distrusted] if writer.distrusted else []
+            cache.finish(records.state(), about_engine, [*notices, *engine.notices])
+        finally:
+            cache.abandon()
 
 
 def _check_documents(job: Job, writer: StoreWriter) -> None:
@@ -182,7 +190,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MachineError(
                 f"{folder}: the disk is full. Make room, and run the same again: it goes on from the last "
-                "whole file. The work needs twice the bytes of its tokens."
+                "whole file. `ultralong prepare --dry-run` tells how much the work needs."
             ) from error
         if error.filename is None or not Path(error.filename).is_relative_to(folder):
             raise  # of whatever the documents come from

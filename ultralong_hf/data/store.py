@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ultralong_hf.data.reading.records import Part
 from ultralong_hf.data.separators import parse_separator, resolve_separator
-from ultralong_hf.data.storing.gathering import PackedRows, segment_table
+from ultralong_hf.data.storing.gathering import segment_table
 from ultralong_hf.data.storing.settings import Settings, check_same
 from ultralong_hf.data.storing.shards import (
     file_sha256,
@@ -70,6 +70,16 @@ class Shard:
         return [name for name, digest in digests.items() if file_sha256(folder / name) != digest]
 
 
+@dataclass(frozen=True)
+class RowFile:
+    """The Arrow file of a shard by itself."""
+
+    file: str
+    row_count: int
+    bytes: int
+    sha256: str
+
+
 class StoreWriter:
     """Writes shards into a folder, and takes up where an earlier writer was stopped.
 
@@ -85,6 +95,8 @@ class StoreWriter:
         self.settings = settings
         self.part = part
         self.shards: list[Shard] = []
+        self.rows: list[RowFile] = []
+        """Those that were written before there was a plan."""
         self.finished: dict[str, Any] | None = None
         """The manifest of a finished store or part."""
         self.distrusted: str | None = None
@@ -121,36 +133,42 @@ class StoreWriter:
     ) -> None:
         self._lock.release()
 
-    def distrust_engine(self, reason: str) -> None:
-        """Remembers, for later runs too, that the tokenizer's own library is to be used."""
-        self.distrusted = reason
-        self._save_progress()
-
     def begin_rows(self, plan_sha256: str) -> None:
         """Says by which plan the rows are made. Shards that were made by another one are forgotten."""
         if self.finished is None and self._plan != plan_sha256:
             self.shards, self._plan = [], plan_sha256
             self._save_progress()
 
-    def make_shard(self, number: int, rows: Iterable[PackedRows], names: pa.Array) -> Shard:
-        """Writes the files of a shard, which is no part of the store before `add_shard`.
-
-        `names`: of all documents. Threads may make several at once.
-        """
-        first_row = number * self.settings.rows_per_shard
-        file, segments = f"data-{number:05d}.arrow", f"segments/{number:05d}.parquet"
+    def write_rows(self, number: int, blocks: Iterable[np.ndarray]) -> RowFile:
+        """Writes the rows of a shard, blocks of them [rows, target_length]. Threads may write several."""
+        file = f"data-{number:05d}.arrow"
         schema = rows_schema(self.settings.dtype, self.settings.target_length)
-        pieces: list[tuple[np.ndarray, np.ndarray]] = []
+        row_count, sha256 = write_rows(self.folder / file, schema, blocks)
+        return RowFile(file, row_count, (self.folder / file).stat().st_size, sha256)
 
-        def tokens() -> Iterator[np.ndarray]:
-            for block in rows:
-                pieces.append((block.pieces, block.documents))
-                yield block.tokens
+    def make_shard(
+        self, number: int, rows: RowFile, pieces: Sequence[tuple[np.ndarray, np.ndarray]], names: pa.Array
+    ) -> Shard:
+        """Writes what is in the rows of a shard, which is no part of the store before `add_shard`.
 
-        row_count, sha256 = write_rows(self.folder / file, schema, tokens())
-        segments_sha256 = write_segments(self.folder / segments, segment_table(pieces, names))
-        size = (self.folder / file).stat().st_size
-        return Shard(file, first_row, row_count, size, sha256, segments, segments_sha256)
+        `pieces`: see `segment_table`. `names`: of all documents. Threads may make several at once.
+        """
+        segments = f"segments/{number:05d}.parquet"
+        sha256 = write_segments(self.folder / segments, segment_table(pieces, names))
+        first_row = number * self.settings.rows_per_shard
+        return Shard(first_row=first_row, **vars(rows), segments=segments, segments_sha256=sha256)
+
+    def add_rows(self, rows: RowFile) -> None:
+        """The next file of rows that are written before there is a plan."""
+        self.rows.append(rows)
+        self._save_progress()
+
+    def begin_again(self, distrusted: str | None = None) -> None:
+        """Forgets all rows. `distrusted`: why the engine is not to be used again, nor by later runs."""
+        for path in self.folder.glob("data-*.arrow"):
+            path.unlink()
+        self.rows, self.shards, self.distrusted = [], [], distrusted or self.distrusted
+        self._save_progress()
 
     def add_shard(self, shard: Shard) -> None:
         """The next shard of the store, which has been made."""
@@ -161,6 +179,10 @@ class StoreWriter:
     def damaged_shards(self) -> list[int]:
         """Numbers of the shards whose files are missing or do not match their digests."""
         return [number for number, shard in enumerate(self.shards) if shard.damaged_files(self.folder)]
+
+    def has_damaged_rows(self) -> bool:
+        """Whether a file of rows that were written before there was a plan is missing or damaged."""
+        return any(file_sha256(self.folder / rows.file) != rows.sha256 for rows in self.rows)
 
     def mend_shard(self, number: int, shard: Shard) -> None:
         """Takes a shard that was made again. Raises StoreError if it did not come out as it was."""
@@ -227,12 +249,13 @@ class StoreWriter:
             (self.folder / PROGRESS).unlink(missing_ok=True)
         elif (self.folder / PROGRESS).is_file():
             saved = read_json(self.folder / PROGRESS, FORMAT)
-            is_begun = saved["shards"] or any(self.cache.glob("tokens-*.json"))
+            is_begun = saved["shards"] or saved["rows"] or any(self.cache.glob("tokens-*.json"))
             if not is_begun and {**saved, **self._header()} != saved:
                 self._save_progress()  # other settings, but nothing is lost
                 return
             self._check_same(saved)
             self.distrusted, self._plan = saved["distrusted"], saved["plan_sha256"]
+            self.rows = [RowFile(**fields) for fields in saved["rows"]]
         else:
             refuse_foreign(self.folder)
             self._save_progress()
@@ -254,6 +277,7 @@ class StoreWriter:
             **self._header(),
             "distrusted": self.distrusted,
             "plan_sha256": self._plan,
+            "rows": [vars(rows) for rows in self.rows],
             "shards": [vars(shard) for shard in self.shards],
         }
         write_json(self.folder / PROGRESS, progress)

@@ -82,8 +82,7 @@ class PlainTextEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self._backend = _plain_backend(tokenizer)
-        self.largest_id = max(self._backend.get_vocab().values())
-        self.dtype: np.dtype[Any] = np.dtype(np.uint16 if self.largest_id < 2**16 else np.uint32)
+        self.dtype: np.dtype[Any] = np.dtype(np.uint16 if _fits_uint16(self._backend) else np.uint32)
 
     @functools.cached_property
     def json(self) -> str:
@@ -137,6 +136,11 @@ class PlainTextEncoder:
         encoding = self._backend.encode_batch([text[start : start + window]], add_special_tokens=False)[0]
         places = np.fromiter((begin for begin, _ in encoding.offsets), dtype=np.int64, count=len(encoding))
         return self._ids(encoding.ids), places + start
+
+
+def _fits_uint16(backend: Tokenizer) -> bool:
+    """Whether every id does. A vocabulary may have gaps: it is looked at where its size leaves that open."""
+    return backend.get_vocab_size() <= 2**16 and max(backend.get_vocab().values()) < 2**16
 
 
 def tokenizer_json(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -70,24 +70,17 @@ class Engine:
         Raises EngineMismatch if a text that was compared has other ids than the tokenizer gives it: then none
         of this engine's ids can be trusted.
         """
-        return self.start(texts)()
+        parts = self.start(texts)()
+        tokens = np.concatenate([np.empty(0, self.dtype), *(part.tokens for part in parts)])
+        lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)])
+        return EncodedBatch(tokens, lengths)
 
-    def start(self, texts: list[str]) -> Callable[[], EncodedBatch]:
+    def start(self, texts: list[str]) -> Callable[[], list[EncodedBatch]]:
         """Begins to encode the texts; what `encode` gives or raises comes from the function it returns.
 
-        With a batch or two begun ahead no core waits for the last of a batch. Ask for them in their order.
+        It comes in parts of some texts each, in order, so that nothing is copied to join them. With a batch
+        or two begun ahead no core waits for the last of a batch. Ask for them in their order.
         """
-        spans = self._start(texts)
-
-        def finish() -> EncodedBatch:
-            parts = spans()
-            tokens = np.concatenate([np.empty(0, self.dtype), *(part.tokens for part in parts)])
-            lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)])
-            return EncodedBatch(tokens, lengths)
-
-        return finish
-
-    def _start(self, texts: list[str]) -> Callable[[], list[EncodedBatch]]:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -106,7 +99,7 @@ class TokenizersEngine(Engine):
 
     name = "tokenizers"
 
-    def _start(self, texts: list[str]) -> Callable[[], list[EncodedBatch]]:
+    def start(self, texts: list[str]) -> Callable[[], list[EncodedBatch]]:
         spans = list(_spans(texts, WINDOW_CHARACTERS))
         tasks = [
             None if len(span[0]) > WINDOW_CHARACTERS else self._pool.submit(self._encode_span, span)
@@ -146,7 +139,7 @@ class GigatokenEngine(Engine):
         ids = [ids for _, ids in _pairs(probes, self._encode_span(probes))]
         self._checker.compare_short(probes, ids)
 
-    def _start(self, texts: list[str]) -> Callable[[], list[EncodedBatch]]:
+    def start(self, texts: list[str]) -> Callable[[], list[EncodedBatch]]:
         characters = sum(map(len, texts))
         self._bound_memory(characters)
         spans = list(_spans(texts, max(_LEAST_SPAN, characters // (2 * self._workers))))

@@ -1,11 +1,11 @@
-"""Phase 1 of a store: documents are read, tokenized and put into the token cache, three threads at once."""
+"""Phase 1 of a store: documents are read, tokenized and put away, three threads at once."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -25,8 +25,8 @@ BATCH_CHARACTERS = 8 << 20
 BATCH_DOCUMENTS = 1 << 13
 _AHEAD = 1  # batches that wait before the tokenizer, and as many behind it
 
-Annotate = Callable[[list[str], np.ndarray, np.ndarray], dict[str, np.ndarray]]
-"""Texts, their tokens and lengths -> columns of the index."""
+Annotate = Callable[[list[str], list[np.ndarray], np.ndarray], dict[str, np.ndarray]]
+"""Texts, their tokens in pieces, and lengths -> columns of the index."""
 Item = TypeVar("Item")
 
 
@@ -41,7 +41,7 @@ class TextBatch(NamedTuple):
     """State of the record policy after the last of them."""
 
 
-def fill_cache(
+def encoded_documents(
     cache: TokenCache,
     sources: list[Source],
     engine: Engine,
@@ -49,28 +49,32 @@ def fill_cache(
     part: Part,
     records: RecordPolicy,
     annotate: Annotate,
-    progress: Callable[[int], object],
-    notices: Sequence[str] = (),
-) -> None:
-    """Tokenizes the documents that the cache lacks, and finishes it. `progress` is told tokens as they come.
-
-    `notices`: sentences to be kept with those of the engine.
+) -> Generator[EncodedDocuments]:
+    """The documents that the cache lacks, tokenized, in batches.
 
     Raises StoreError if documents that are in it have changed, EngineMismatch, and what reading raises.
     """
-    about_engine = {"name": engine.name, "version": engine.version}
     documents = documents_after(cache, sources, part, records)
-    try:
-        with (
-            closing(read_ahead(text_batches(documents, records), _AHEAD)) as batches,
-            closing(read_ahead(_encoded(batches, engine), _AHEAD)) as encoded,
-        ):
-            for batch, tokens, lengths in encoded:
-                cache.append(_described(batch, tokens, lengths, annotate), about_engine)
-                progress(len(tokens))
-        cache.finish(records.state(), about_engine, [*notices, *engine.notices])
-    finally:
-        cache.abandon()
+    with (
+        closing(read_ahead(text_batches(documents, records), _AHEAD)) as batches,
+        closing(read_ahead(_encoded(batches, engine), _AHEAD)) as encoded,
+    ):
+        for batch, parts in encoded:
+            yield _described(batch, parts, annotate)
+
+
+def fill_cache(
+    cache: TokenCache,
+    documents: Iterable[EncodedDocuments],
+    engine: dict[str, Any],
+    progress: Callable[[int], object],
+) -> None:
+    """Puts documents into the cache; `engine` is what tokenized them, `progress` is told of their tokens."""
+    for batch in documents:
+        cache.append(batch)
+        if cache.is_due:
+            cache.close_file(engine)
+        progress(int(batch.lengths.sum()))
 
 
 def documents_after(
@@ -128,27 +132,24 @@ def text_batches(documents: Iterable[tuple[int, Document]], records: RecordPolic
         yield TextBatch(np.array(keys, dtype=np.int64), names, texts, records.state())
 
 
-def _encoded(
-    batches: Iterable[TextBatch], engine: Engine
-) -> Iterator[tuple[TextBatch, np.ndarray, np.ndarray]]:
-    """The batches with ids and lengths; the next is begun before the one at hand has ended."""
-    begun: deque[tuple[TextBatch, Callable[[], EncodedBatch]]] = deque()
+def _encoded(batches: Iterable[TextBatch], engine: Engine) -> Iterator[tuple[TextBatch, list[EncodedBatch]]]:
+    """The batches with their ids; the next is begun before the one at hand has ended."""
+    begun: deque[tuple[TextBatch, Callable[[], list[EncodedBatch]]]] = deque()
     for batch in batches:
         begun.append((batch, engine.start(batch.texts)))
         if len(begun) > 1:
             first, finish = begun.popleft()
-            yield first, *finish()
+            yield first, finish()
     for last, finish in begun:
-        yield last, *finish()
+        yield last, finish()
 
 
-def _described(
-    batch: TextBatch, tokens: np.ndarray, lengths: np.ndarray, annotate: Annotate
-) -> EncodedDocuments:
+def _described(batch: TextBatch, parts: list[EncodedBatch], annotate: Annotate) -> EncodedDocuments:
     import pyarrow as pa
 
     texts = batch.texts
     count = len(texts)
+    tokens, lengths = [part.tokens for part in parts], np.concatenate([part.lengths for part in parts])
     return EncodedDocuments(
         keys=batch.keys,
         names=pa.array(batch.names, pa.large_string()),

@@ -1,6 +1,7 @@
 """The token cache: the ids of every document, once, in the order of the sources; rows are copied from it.
 
-tokens-00000.bin       ids, document after document: raw uint16 or uint32, little-endian
+tokens-00000.bin       ids, document after document: raw uint16 or uint32, little-endian; empty where
+                       they went straight into rows
 tokens-00000.parquet   the index: a record a document, in order
 tokens-00000.json      facts about these two, digests too; written after them: without it they are unfinished
 complete.json          written when the last document is in
@@ -41,8 +42,8 @@ class EncodedDocuments(NamedTuple):
     """int64 [n, 3]: source, file, row."""
     names: pa.Array
     """large_string [n]."""
-    tokens: np.ndarray
-    """[sum of lengths], in the cache's dtype."""
+    tokens: list[np.ndarray]
+    """Ids in pieces of some documents each, in the cache's dtype; none: they are kept elsewhere."""
     lengths: np.ndarray
     """int64 [n], tokens."""
     characters: np.ndarray
@@ -85,18 +86,27 @@ class TokenCache:
         """In whole files."""
         return sum(facts["tokens"] for facts in self.files)
 
-    def append(self, batch: EncodedDocuments, engine: dict[str, Any]) -> None:
-        """Adds documents that follow the last ones; `engine` is what tokenized them."""
+    @property
+    def is_due(self) -> bool:
+        """Whether the file at hand is long or old enough to be closed."""
+        return self._open is not None and (self._open.tokens >= FILE_TOKENS or self._open.age >= FILE_SECONDS)
+
+    def append(self, batch: EncodedDocuments) -> None:
+        """Adds documents that follow the last ones to the file at hand."""
         if self._open is None:
             self._open = _OpenFile(self._path(len(self.files)))
         self._open.append(batch)
-        if self._open.tokens >= FILE_TOKENS or self._open.age >= FILE_SECONDS:
-            self._close_file(engine)
+
+    def close_file(self, engine: dict[str, Any]) -> None:
+        """Makes the file at hand, if there is one, a whole one; `engine` is what tokenized its documents."""
+        if self._open is not None:
+            facts = self._open.close(engine)
+            self._open = None
+            self.files.append(facts)
 
     def finish(self, records: dict[str, Any], engine: dict[str, Any], notices: Sequence[str]) -> None:
         """Closes the cache after the last document, with the state of the record policy."""
-        if self._open is not None:
-            self._close_file(engine)
+        self.close_file(engine)
         self.complete = {
             "format": FORMAT,
             "files": len(self.files),
@@ -126,12 +136,6 @@ class TokenCache:
         remove_cache(self.folder)
         self.folder.mkdir()
         self.files, self.complete = [], None
-
-    def _close_file(self, engine: dict[str, Any]) -> None:
-        assert self._open is not None
-        facts = self._open.close(engine)
-        self._open = None
-        self.files.append(facts)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"tokens-{number:05d}.bin"
@@ -175,14 +179,14 @@ class _OpenFile:
         return time.monotonic() - self._begun
 
     def append(self, batch: EncodedDocuments) -> None:
-        data = np.ascontiguousarray(batch.tokens).data.cast("B")
-        self._digest.update(data)
-        while data:
-            data = data[self._file.write(data) :]
-        self.tokens += len(batch.tokens)
+        for piece in batch.tokens:
+            data = np.ascontiguousarray(piece).data.cast("B")
+            self._digest.update(data)
+            while data:
+                data = data[self._file.write(data) :]
+            self.tokens += len(piece)
         self._records = batch.records
-        # an empty slice would keep all the ids alive
-        self._batches.append(batch._replace(tokens=np.empty(0, batch.tokens.dtype), records={}))
+        self._batches.append(batch._replace(tokens=[], records={}))
 
     def close(self, engine: dict[str, Any]) -> dict[str, Any]:
         """Gives the file its name and writes its index and then its facts, which it returns."""

@@ -84,6 +84,7 @@ def estimate_store(
     facts = _scaled({**plan.account.to_dict(), "composition": plan.composition}, scale)
     item = np.dtype(job.settings.dtype).itemsize
     store_bytes = facts["rows"] * job.settings.target_length * item
+    cache_bytes = 0 if settings.goes_straight else facts["tokens"]["of_documents"] * item
     return {
         "is_estimate": not all(sample.is_whole for sample in samples),
         "settings": job.settings.to_dict(),
@@ -92,7 +93,7 @@ def estimate_store(
         "engine": {"name": engine.name, "version": engine.version, "notices": engine.notices},
         "notices": [*plan.notices, *_too_bad(samples, job.policy.max_bad_share)],
         "bytes": store_bytes,
-        "disk_needed_bytes": store_bytes + facts["tokens"]["of_documents"] * item,
+        "disk_needed_bytes": store_bytes + cache_bytes,
         "disk_free_bytes": shutil.disk_usage(_existing(Path(output_dir))).free,
     }
 

@@ -24,7 +24,7 @@ from ultralong_hf.data.planning.ordering import order_uses
 from ultralong_hf.data.planning.tables import DocumentTable
 from ultralong_hf.data.reading.bad_records import RecordPolicy
 from ultralong_hf.data.store import Shard, StoreWriter
-from ultralong_hf.data.storing.gathering import PackedRows, gather_rows
+from ultralong_hf.data.storing.gathering import PackedRows, gather_rows, row_pieces
 from ultralong_hf.data.storing.job import SKETCH
 from ultralong_hf.data.storing.progress import phase
 from ultralong_hf.data.storing.settings import Settings
@@ -194,8 +194,14 @@ def _write_shards(writer: StoreWriter, plan: Plan, threads: int) -> None:
     done = min(len(writer.shards) * size, rows) * settings.target_length
 
     def make(number: int) -> Shard:
-        packed = _gather(plan, settings, range(number * size, min((number + 1) * size, rows)))
-        return writer.make_shard(number, _with_progress(packed, progress), plan.index.names)
+        own = range(number * size, min((number + 1) * size, rows))
+        if number < len(writer.rows):
+            written, pieces = writer.rows[number], [row_pieces(plan.layout, own)]
+            progress(len(own) * settings.target_length)
+        else:
+            pieces = []
+            written = writer.write_rows(number, _tokens(_gather(plan, settings, own), pieces, progress))
+        return writer.make_shard(number, written, pieces, plan.index.names)
 
     with (
         phase("packing", total=rows * settings.target_length, done=done) as progress,
@@ -219,10 +225,14 @@ def _gather(plan: Plan, settings: Settings, rows: range) -> Iterator[PackedRows]
     )
 
 
-def _with_progress(rows: Iterable[PackedRows], progress: Any) -> Iterator[PackedRows]:
-    for row in rows:
-        yield row
-        progress(row.tokens.size)
+def _tokens(
+    rows: Iterable[PackedRows], pieces: list[tuple[np.ndarray, np.ndarray]], progress: Any
+) -> Iterator[np.ndarray]:
+    """The tokens alone; what they are is added to `pieces`."""
+    for block in rows:
+        pieces.append((block.pieces, block.documents))
+        yield block.tokens
+        progress(block.tokens.size)
 
 
 def _no_row(documents: int, tokens: int, target_length: int) -> DocumentError:

@@ -31,24 +31,34 @@ class PackedRows(NamedTuple):
     """int64 [pieces]: the document of each piece; of a separator, the one that follows it."""
 
 
+def rows_per_block(target_length: int) -> int:
+    """How many rows are made at a time, and make a record batch of a shard."""
+    return max(1, BLOCK_TOKENS // target_length)
+
+
 def gather_rows(
     index: CacheIndex, layout: Layout, rows: range, *, separator_ids: Sequence[int], dtype: np.dtype[Any]
 ) -> Iterator[PackedRows]:
     """These rows of the layout, in order."""
     length = layout.target_length
-    block = max(1, BLOCK_TOKENS // length)
+    block = rows_per_block(length)
     separator = np.array(separator_ids, dtype=dtype)
     buffer = np.empty(min(block, max(len(rows), 1)) * length, dtype=dtype)
     with TokenReader(index.paths, dtype) as reader:
         for first in range(rows.start, rows.stop, block):
             stop = min(first + block, rows.stop)
-            pieces = layout.segments(first, stop)
-            documents = layout.uses.document[pieces["use"]]
+            pieces, documents = row_pieces(layout, range(first, stop))
             tokens = buffer[: (stop - first) * length]
             places = (pieces["row"] - first) * length + pieces["offset"]
             _put_separators(tokens, places, pieces, separator)
             _read_documents(reader, index, tokens, places, pieces, documents)
             yield PackedRows(tokens.reshape(-1, length), pieces, documents)
+
+
+def row_pieces(layout: Layout, rows: range) -> tuple[np.ndarray, np.ndarray]:
+    """What is in these rows, and of which documents, as in PackedRows."""
+    pieces = layout.segments(rows.start, rows.stop)
+    return pieces, layout.uses.document[pieces["use"]]
 
 
 def segment_table(blocks: Sequence[tuple[np.ndarray, np.ndarray]], names: pa.Array) -> dict[str, Any]:

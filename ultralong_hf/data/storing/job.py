@@ -57,11 +57,13 @@ class Job:
         """A policy that has counted nothing yet."""
         return RecordPolicy(self.policy.on_error, self.policy.max_bad_share)
 
-    def annotate(self, texts: list[str], tokens: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    def annotate(
+        self, texts: list[str], tokens: list[np.ndarray], lengths: np.ndarray
+    ) -> dict[str, np.ndarray]:
         """The columns of the index that filters and order need."""
         columns = self.filters.annotate(texts) if self.filters else {}
         if self.settings.order == "related":
-            columns[SKETCH] = sketch_tokens(tokens, lengths)
+            columns[SKETCH] = sketch_tokens(np.concatenate(tokens), lengths)
         return columns
 
 

@@ -60,6 +60,13 @@ class Settings:
         """Whether equal settings alone say that the documents are the same."""
         return all(self.sources)
 
+    @property
+    def goes_straight(self) -> bool:
+        """Whether rows can be written as documents come: each is taken once, in order, and only once read."""
+        is_choosing = self.filters or self.mixture or self.token_budget or self.min_document_length > 1
+        takes_all = not is_choosing and self.epochs == 1 and not any(self.shares)
+        return takes_all and self.order == "source" and self.keep_tail and self.is_known_by_fingerprint
+
     def to_dict(self) -> dict[str, Any]:
         """As it comes back from JSON."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
