@@ -131,6 +131,7 @@ def test_what_is_no_document_is_refused_and_deleted(open_tab, served, tmp_path):
     assert list(served.folder.rglob("photo*")) == []
 
 
+@pytest.mark.slow
 def test_a_question_is_edited_and_answered_again(open_tab, notes):
     tab = open_tab()
     tab.upload(notes)
@@ -171,6 +172,7 @@ def test_two_users_see_their_own_alone_and_leave_nothing(open_tab, served, notes
     assert [path.name for path in served.folder.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_the_chat_is_exported_by_the_browser(open_tab, notes):
     tab = open_tab()
     tab.upload(notes)
@@ -185,6 +187,7 @@ def test_the_chat_is_exported_by_the_browser(open_tab, notes):
     assert "notes.md, line 3" in got.value.path().read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_cache_is_saved_and_loaded_by_another_tab(open_tab, notes, tmp_path):
     tab = open_tab()
     tab.upload(notes)
@@ -202,6 +205,7 @@ def test_a_cache_is_saved_and_loaded_by_another_tab(open_tab, notes, tmp_path):
     assert "reused 0 of" not in other.ask(CODE)
 
 
+@pytest.mark.slow
 def test_a_sentence_is_hidden_and_found(open_tab, notes):
     tab = open_tab()
     tab.upload(notes)
@@ -214,6 +218,7 @@ def test_a_sentence_is_hidden_and_found(open_tab, notes):
     tab.page.wait_for_function("document.querySelectorAll('.ul-map td.hit, .ul-map td.miss').length >= 5")
 
 
+@pytest.mark.slow
 def test_it_is_readable_on_a_phone_and_by_the_keyboard(open_tab, notes):
     tab = open_tab(viewport={"width": 390, "height": 800})
     tab.upload(notes)

@@ -10,6 +10,8 @@ gr = pytest.importorskip("gradio")
 
 from page_server import page_of  # noqa: E402
 
+from ultralong_hf.chat.documents import Limits  # noqa: E402
+from ultralong_hf.chat.documents.limits import MIB  # noqa: E402
 from ultralong_hf.chat.engine import Options  # noqa: E402
 from ultralong_hf.chat.page.guarding import LOOPBACK_NAMES, Guard  # noqa: E402
 from ultralong_hf.chat.page.rooms import Rooms  # noqa: E402
@@ -28,7 +30,8 @@ class Request:
 
 @pytest.fixture
 def service():
-    return ChatService(make_engine(), options=Options(max_new_tokens=8))
+    limits = Limits(file_bytes=MIB)
+    return ChatService(make_engine(), limits=limits, options=Options(max_new_tokens=8))
 
 
 @pytest.mark.parametrize("where", [{"host": "0.0.0.0"}, {"host": "example.org"}, {"share": True}])
@@ -60,7 +63,7 @@ def test_the_server_answers_its_own_names_alone_and_fetches_nothing(service):
             assert config["analytics_enabled"] is False
             visible = {one["api_visibility"] for one in config["dependencies"] if one["backend_fn"]}
             assert visible == {"private"}
-            big = client.post("/gradio_api/upload", files={"files": bytes(service.limits.file_bytes + 1)})
+            big = client.post("/gradio_api/upload", files={"files": bytes(MIB + 1)})
             assert big.status_code == 413
             assert client.get("/gradio_api/file=/etc/passwd").status_code in (403, 404)
         folder = served.folder

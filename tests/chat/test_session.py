@@ -49,6 +49,40 @@ def test_editing_and_regenerating_replace_the_last_turn(session):
     assert [turn.question for turn in session.turns] == ["First?", "Third?"]
 
 
+def test_an_earlier_question_is_edited_and_what_followed_is_forgotten(session):
+    for question in ("First?", "Second?", "Third?"):
+        _last(session.ask(question))
+    _last(session.edit("Other?", turn=1))
+    assert [turn.question for turn in session.turns] == ["First?", "Other?"]
+    with pytest.raises(ChatError, match="no longer in the chat"):
+        session.edit("Other?", turn=2)
+
+
+def test_what_is_asked_aside_leaves_the_chat_alone_and_goes_with_it(service, session):
+    _last(session.ask("First?"))
+    turns, engine = list(session.turns), service.engine
+    reply = _last(session.ask_aside([NOTES], "What is green?"))
+    assert isinstance(reply, Reply)
+    assert session.turns == turns
+    assert [document.name for document in session.documents] == ["book.txt"]
+    held = [entry.session for entry in engine.pool._held]
+    assert len(held) == 2
+    assert all(name.startswith(session.name) for name in held)
+    assert sum(len(known) for known in engine._encoded.values()) == 1  # ids of what is asked aside go at once
+    service.close(session.name)
+    assert engine.pool._held == []
+    assert engine._encoded == {}
+
+
+def test_ids_of_documents_that_were_taken_out_are_forgotten(service, session):
+    session.add_document(NOTES)
+    session.meter()
+    known = service.engine._encoded[session.name]
+    assert set(known) == {BOOK.digest, NOTES.digest}
+    session.remove("notes.md")
+    assert set(service.engine._encoded[session.name]) == {BOOK.digest}
+
+
 def test_evidence_is_looked_up_for_each_answer():
     start = 'It is 12345, "the moon said so".'
     session = ChatService(make_engine(answer_start=start), options=OPTIONS).open()

@@ -60,7 +60,7 @@ class NeedleLab:
             )
         text = "\n\n".join(document.text.strip("\n") for document in self.session.documents)
         if length is not None:
-            text = text[: max(1, len(text) * length // max(1, self._tokens()))]
+            text = self._cut(text, length)
         return Document("haystack", insert(text, sentence, depth), "text")
 
     def attempt(
@@ -86,6 +86,15 @@ class NeedleLab:
                 tokens = event.prompt_tokens or self.session.engine.count(self.session.name, document).tokens
                 self.attempts.append(Attempt(depth, length, tokens, found, event.text))
                 yield self.attempts[-1]
+
+    def _cut(self, text: str, length: int) -> str:
+        """The beginning of about so many tokens: by characters, put right twice, as parts differ."""
+        session, end = self.session, len(text) * length // max(1, self._tokens())
+        for _ in range(2):
+            found = session.engine.count(session.name, Document("part", text[: max(1, end)], "text")).tokens
+            end = end * length // max(1, found)
+        session.engine.keep_texts(session.name, session.documents)
+        return text[: max(1, end)]
 
     def _tokens(self) -> int:
         session = self.session

@@ -35,7 +35,9 @@ class DocumentsPanel:
             parts.chat, parts.status, *self.evidence.outputs,
         ]  # fmt: skip
         parts.page.load(self.show, [parts.max_tokens], changed, **HIDDEN).then(None, js=READY)
-        parts.max_tokens.release(self.show, [parts.max_tokens], changed, **HIDDEN)
+        parts.max_tokens.change(
+            self.measure, [parts.max_tokens], [parts.meter, parts.cuts], trigger_mode="always_last", **HIDDEN
+        )
         parts.uploads.upload(self.add, [parts.uploads, parts.max_tokens], changed, preprocess=False, **HIDDEN)
         for button, example in parts.examples:
             button.click(self._adding(example), [parts.max_tokens], changed, **HIDDEN)
@@ -48,6 +50,13 @@ class DocumentsPanel:
             return self.state(self.rooms.of(request), max_tokens)
         except UltraLongError as error:
             return {self.parts.status: panels.problem(str(error))}
+
+    def measure(self, max_tokens: float, request: gr.Request) -> Updates:
+        """The meter alone, so that it can change while an answer is written."""
+        try:
+            return self._meter(self.rooms.of(request), max_tokens)
+        except UltraLongError as error:
+            return {self.parts.meter: panels.problem(str(error))}
 
     def add(self, payload: Any, max_tokens: float, request: gr.Request) -> Iterator[Updates]:
         """Reads what was uploaded; the files are deleted whatever comes of it."""
@@ -93,10 +102,8 @@ class DocumentsPanel:
         """All of the page that follows from documents and turns."""
         parts, session = self.parts, room.session
         names = [document.name for document in session.documents]
-        meter = session.meter(options=Options(max_new_tokens=int(max_tokens)))
         return {
-            parts.meter: panels.meter(meter, session.documents) if names else f"<p>{texts.NO_DOCUMENTS}</p>",
-            parts.cuts: gr.Row(visible=bool(names) and not meter.fits),
+            **self._meter(room, max_tokens),
             parts.remove: gr.Dropdown(names, value=names[-1] if names else None, visible=bool(names)),
             parts.remove_button: gr.Button(visible=bool(names)),
             parts.cache: panels.cache(session.cache_use()),
@@ -106,6 +113,19 @@ class DocumentsPanel:
             ),
             parts.status: "",
             **self.evidence.state(room),
+        }
+
+    def _meter(self, room: Room, max_tokens: float) -> Updates:
+        documents = room.session.documents
+        if not documents:
+            return {
+                self.parts.meter: f"<p>{texts.NO_DOCUMENTS}</p>",
+                self.parts.cuts: gr.Row(visible=False),
+            }
+        meter = room.session.meter(options=Options(max_new_tokens=int(max_tokens)))
+        return {
+            self.parts.meter: panels.meter(meter, documents),
+            self.parts.cuts: gr.Row(visible=not meter.fits),
         }
 
     def _adding(self, example: Example) -> Callable[..., Updates]:

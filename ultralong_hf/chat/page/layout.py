@@ -168,7 +168,7 @@ def _chat(found: dict[str, Any]) -> None:
         )
     with gr.Row():
         found["again"] = gr.Button(texts.AGAIN, size="sm", min_width=100)
-        found["new_chat"] = gr.Button(texts.NEW_CHAT, size="sm", min_width=100)
+        found["new_chat"] = gr.Button(texts.NEW_CHAT, size="sm", min_width=100, elem_id="ul-new-chat")
 
 
 def _evidence(found: dict[str, Any]) -> None:
