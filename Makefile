@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SEEDS ?= 1
 
-.PHONY: quickstart test test-slow ablations reach style format clean
+.PHONY: quickstart test test-slow ablations reach docs style format clean
 
 quickstart: $(VENV)/.base
 	$(BIN)/ultralong lab quickstart --seeds $(SEEDS)
@@ -22,6 +22,10 @@ ablations: $(VENV)/.base
 # How far one step goes, up to 128 times the base's window: about two hours on 2 cores.
 reach: $(VENV)/.base
 	$(BIN)/ultralong ablate reach --seeds 1 --output outputs/reach
+
+# The site, in outputs/site; a warning, such as a link to nothing, is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 style: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -43,6 +47,10 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@
 
 clean:
