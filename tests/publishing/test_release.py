@@ -218,6 +218,19 @@ def test_a_broken_chat_template_is_a_fault(source, tmp_path, template):
     assert "chat template" in fault
 
 
+def test_the_card_tells_how_to_serve_it_and_where_not(source, tmp_path):
+    made = release(source, tmp_path, repo_id="me/tiny", dry_run=True)
+    card = (made.folder / "README.md").read_text()
+    assert "vllm serve me/tiny \\\n    --host 127.0.0.1" in card
+    assert "--model-path me/tiny" in card
+    config = read_json(source / "config.json")
+    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128}
+    write_json(source / "config.json", config | {"rope_parameters": yarn | {"attention_factor": 1.0}})
+    card = (release(source, tmp_path).folder / "README.md").read_text()
+    assert "vllm serve tiny" in card
+    assert "sglang would multiply cos and sin by 1.1386, the model was trained with 1.0000" in card
+
+
 def test_a_model_without_a_chat_template_says_so(source, tmp_path):
     (source / "chat_template.jinja").unlink()
     made = release(source, tmp_path)

@@ -59,9 +59,16 @@ def test_the_model_is_found_among_several_and_another_one_told():
     assert "lists 'other', not 'absent'" in served.notes[0]
 
 
+def test_a_server_that_lists_nothing_is_told():
+    """As `transformers serve` does of a folder."""
+    served = asking.ask_server(client([]), name="tiny", length=1)
+    assert (served.model, served.window, served.faults) == ("", None, ())
+    assert served.notes[0] == "the server lists no model."
+
+
 def test_what_is_no_server_of_models_is_refused():
-    with pytest.raises(EndpointError, match="lists no model"):
-        asking.ask_server(client([]), name="tiny", length=1)
+    with pytest.raises(EndpointError, match="lists no models"):
+        asking.ask_server(client({"no": "list"}), name="tiny", length=1)
     with pytest.raises(EndpointError):
         asking.ask_server(EndpointClient(URL, retries=0, timeout=2), name="tiny", length=1)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ultralong_hf.data.storing.shards import file_sha256, write_json
-from ultralong_hf.errors import ReleaseError
+from ultralong_hf.errors import InputError, ReleaseError
 from ultralong_hf.publishing.card import CardFacts, card_metadata, card_text
 from ultralong_hf.publishing.carrying import RELEASE_FILE, carry_model, release_folder, settle_settings
 from ultralong_hf.publishing.checks import (
@@ -123,7 +123,7 @@ def publish(
             text = yaml.safe_dump(recipe_values(recipe), sort_keys=False, allow_unicode=True)
             (folder / RECIPE).write_text(text, encoding="utf-8")
         facts = _facts(folder, name, repo_id, origin, inherited, recipe)
-        facts = replace(facts, hardware=hardware, merged=merged)
+        facts = replace(facts, hardware=hardware, merged=merged, serving=_serving(folder, repo_id or name))
         faults = settle_licence(folder, origin, inherited, name, _changes(facts))
         _write_card(folder, facts, own, results, safety)
         faults += [*folder_faults(folder), *card_faults(folder / CARD)]
@@ -190,6 +190,24 @@ def _facts(
         or bool(tokenizer.get("chat_template")),
         limits=_reader_limits(config, tokenizer),
     )
+
+
+def _serving(folder: Path, called: str) -> str:
+    """How vLLM and SGLang serve the whole window, or why they should not, as Markdown."""
+    from ultralong_hf.serving import serve_config
+
+    parts = ["### Serve", "Sizes are estimates for H100s of 80 GB; `ultralong serve-config` gives others."]
+    for engine, title in (("vllm", "vLLM"), ("sglang", "SGLang")):
+        try:
+            found = serve_config(folder, engine=engine, called=called)
+        except InputError as error:
+            parts.append(f"{title}: {' '.join(error.faults)}")
+            continue
+        if found.faults:
+            parts.append(f"{title} {found.version}: {' '.join(found.faults)}")
+        else:
+            parts.append(f"{title} {found.version}:\n\n```sh\n{found.shell()}\n```")
+    return "\n\n".join(parts)
 
 
 def _reader_limits(config: dict[str, Any], tokenizer: dict[str, Any]) -> tuple[str, ...]:

@@ -28,13 +28,12 @@ class Served:
 def ask_server(client: EndpointClient, *, name: str, length: int) -> Served:
     """Asks GET /models, and TGI's /info; `name`: the model's, `length`: tokens that it must take.
 
-    Raises EndpointError where there is no server, or it serves no model.
+    Raises EndpointError where there is no server.
     """
     listed = client.get("models").get("data")
-    models = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    if not models:
-        raise EndpointError(f"{client.base_url} lists no model: is it the address of a server, with its /v1?")
-    chosen, notes = _choose(models, name)
+    if not isinstance(listed, list):
+        raise EndpointError(f"{client.base_url} lists no models: is it a server's address, with its /v1?")
+    chosen, notes = _choose([one for one in listed if isinstance(one, Mapping)], name)
     window = _window(chosen)
     if window is None:
         window = _tgi_window(client)
@@ -55,6 +54,8 @@ def _choose(models: list[Mapping[str, Any]], name: str) -> tuple[Mapping[str, An
         ids = [str(one.get("id", "")), str(one.get("root", ""))]
         if any(identity.rstrip("/").rpartition("/")[2] in (last, f"{last}.gguf") for identity in ids):
             return one, []
+    if not models:  # transformers serve lists what the hub's cache holds, and not a folder that it serves
+        return {}, ["the server lists no model."]
     return models[0], [f"the server lists {models[0].get('id')!r}, not {last!r}: it was taken for the model."]
 
 

@@ -58,13 +58,15 @@ def serve_config(
     gpu: str = "h100-80g",
     kv_type: str = "auto",
     port: int | None = None,
+    called: str | None = None,
 ) -> ServeConfig:
     """The command that serves `model`, a folder or hub id, with `length` tokens (None: its window).
 
-    `gpus`: None, the least that hold one sequence of the length. `kv_type`: bf16, the engine's smaller type
-    (fp8; q8_0 of llama.cpp), or auto: bf16 where it fits. Raises ReleaseError and PlanError for an engine,
-    type or GPU that is none, ModelError for a model that cannot be read. Whether the engine computes the
-    model's RoPE, takes its length and has the memory is in `faults`.
+    `called`: what the command calls it, where that is another place than the one read here. `gpus`: None,
+    the least that hold one sequence of the length. `kv_type`: bf16, the engine's smaller type (fp8; q8_0 of
+    llama.cpp), or auto: bf16 where it fits. Whether the engine computes the model's RoPE, takes its length
+    and has the memory is in `faults`. Raises ReleaseError and PlanError for an engine, type or GPU that is
+    none, ModelError for a model that cannot be read.
     """
     if engine not in ENGINES:
         raise ReleaseError(f"{engine!r} is no engine: {', '.join(ENGINES)}.{nearest(engine, ENGINES)}")
@@ -93,7 +95,7 @@ def serve_config(
     faults += _memory_faults(fit, card.name, tokens)
     text = config.get("text_config") or config
     wanted = Wanted(
-        model=str(model),
+        model=called or str(model),
         length=tokens,
         fit=fit,
         chunk=chunk,
