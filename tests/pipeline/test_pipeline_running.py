@@ -9,7 +9,17 @@ from filelock import FileLock
 from ultralong_hf.errors import RecipeError, RunError, StageFailed
 from ultralong_hf.pipeline import open_run, run_pipeline, survey
 
-ALL = ["prepare", "blend", "extend", "evaluate-base", "cpt", "evaluate-cpt", "sft", "evaluate-final"]
+ALL = [
+    "prepare",
+    "blend",
+    "extend",
+    "evaluate-base",
+    "cpt",
+    "evaluate-cpt",
+    "sft",
+    "evaluate-final",
+    "publish",
+]
 
 
 def quietly(run, **options):
@@ -40,7 +50,7 @@ def test_a_stage_that_failed_is_named_with_its_log_and_goes_on_when_run_again(jo
     jobs.fails.clear()
     jobs.done.clear()
     (state,) = [state for state in quietly(lab()) if state.stage.name == "cpt"]
-    assert jobs.done == ["cpt", "evaluate-cpt", "sft", "evaluate-final"]
+    assert jobs.done == ["cpt", "evaluate-cpt", "sft", "evaluate-final", "publish"]
     assert state.record.attempts == 2
     assert (state.stage.folder / "half.txt").is_file(), "an interrupted stage finds what it had made"
 
@@ -60,7 +70,7 @@ def test_what_was_made_with_other_inputs_is_kept_and_done_anew_with_all_that_fol
     assert words(changed)["cpt"] == "stale"
     assert words(changed)["prepare"] == "done"
     run_pipeline(changed, say=said.append)
-    assert jobs.done == ["cpt", "evaluate-cpt", "sft", "evaluate-final"]
+    assert jobs.done == ["cpt", "evaluate-cpt", "sft", "evaluate-final", "publish"]
     kept = changed.stage("cpt").folder.with_name("cpt.replaced-1")
     assert "cpt 0 200" in (kept / "out.txt").read_text()
     assert any("changed: cpt.max_steps" in line and str(kept) in line for line in said)
@@ -69,7 +79,9 @@ def test_what_was_made_with_other_inputs_is_kept_and_done_anew_with_all_that_fol
 def test_keys_that_change_no_weight_leave_a_stage_as_it_is(jobs, lab):
     quietly(lab())
     free = lab(**{"cpt.logging_steps": 1, "cpt.save_steps": 7, "memory.tiled_mlp": True, "data.workers": 1})
-    assert set(words(free).values()) == {"done"}
+    others = {name: word for name, word in words(free).items() if name != "publish"}
+    assert set(others.values()) == {"done"}
+    assert words(free)["publish"] == "stale", "the card tells the recipe"
 
 
 def test_equal_output_of_a_stage_done_anew_leaves_what_follows(jobs, lab):
@@ -77,7 +89,7 @@ def test_equal_output_of_a_stage_done_anew_leaves_what_follows(jobs, lab):
     quietly(lab())
     jobs.done.clear()
     quietly(lab(**{"instruct.samples": 100_000}))
-    assert jobs.done == ["blend"]
+    assert jobs.done == ["blend", "publish"], "the card tells the recipe"
 
 
 def test_a_missing_or_changed_file_is_seen_and_the_stage_goes_on(jobs, lab):

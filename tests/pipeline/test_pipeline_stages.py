@@ -24,6 +24,7 @@ def test_stages_of_a_recipe_come_in_order_and_name_what_they_read():
         ("evaluate-cpt", ("cpt",)),
         ("sft", ("blend", "cpt")),
         ("evaluate-final", ("sft",)),
+        ("publish", ("sft", "evaluate-base", "evaluate-cpt", "evaluate-final")),
     ]
 
 
@@ -37,7 +38,7 @@ def test_a_stage_of_preferences_comes_after_sft_and_is_what_is_measured():
 
 def test_without_sft_the_model_of_cpt_is_the_last():
     run = open_run("lab", skip=["sft"])
-    assert names(run) == ["prepare", "extend", "evaluate-base", "cpt", "evaluate-final"]
+    assert names(run) == ["prepare", "extend", "evaluate-base", "cpt", "evaluate-final", "publish"]
     assert run.stage("evaluate-final").model == "cpt"
 
 
@@ -59,19 +60,26 @@ def test_a_recipe_keeps_its_folders_and_an_output_moves_them_all(tmp_path):
         "evaluate-cpt": "outputs/lab/evaluation/cpt",
         "sft": "outputs/lab/sft",
         "evaluate-final": "outputs/lab/evaluation/final",
+        "publish": "outputs/lab/release",
     }
     moved = open_run("lab", output_dir=tmp_path, overrides={"sft.output_dir": "elsewhere"}, preference="grpo")
     folders = {stage.name: stage.folder for stage in moved.stages}
     assert folders.pop("sft") == Path("elsewhere")
-    assert len(folders) == 8
+    assert len(folders) == 9
     assert all(folder.is_relative_to(tmp_path) for folder in folders.values())
+
+
+def test_a_release_is_called_after_the_original_unless_it_has_a_name():
+    assert open_run("ultralong-1m").release_name == "Llama-3.1-8B-Instruct-1M"
+    assert open_run("lab", overrides={"data.target_length": "2K"}).release_name == "lab-2K"
+    assert open_run("lab", name="mine").release_name == "mine"
 
 
 def test_places_are_found_for_what_a_recipe_names_none_for(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("model: {name_or_path: lab}\ndata: {sources: [a.txt], target_length: 1K}\n")
     run = open_run(file)
-    assert names(run) == ["prepare", "extend", "evaluate-base", "cpt", "evaluate-final"]
+    assert names(run) == ["prepare", "extend", "evaluate-base", "cpt", "evaluate-final", "publish"]
     assert run.stage("cpt").folder == Path("outputs/mine/cpt")
 
 

@@ -23,7 +23,7 @@ def test_json_is_alone_on_stdout(jobs, folder, capsys):
     assert cli.main(["run", "lab", "--output", folder, "--json"]) == 0
     ran = json.loads(capsys.readouterr().out)
     assert ran["done"]
-    assert [stage["state"] for stage in ran["stages"]] == ["done"] * 8
+    assert [stage["state"] for stage in ran["stages"]] == ["done"] * 9
     assert cli.main(["status", folder, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == ran
 

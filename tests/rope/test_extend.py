@@ -27,7 +27,7 @@ from ultralong_hf.errors import LengthError, ModelError, RopeError
 from ultralong_hf.rope import METHODS, RopeWarning
 from ultralong_hf.rope.families import FAMILIES, RECORD_KEY, rope_parameters_of
 from ultralong_hf.rope.frequencies import attention_temperature, inverse_frequencies
-from ultralong_hf.rope.stretch import both_key_generations, plan_stretch, stretched_frequencies
+from ultralong_hf.rope.stretch import both_key_generations, is_stretched, plan_stretch, stretched_frequencies
 
 TARGETS = {"1M": 128, "2M": 256, "4M": 512}
 # transformers-4 has no yarn or llama3 for these, and every other reader a temperature of its own for Phi-3.
@@ -155,6 +155,9 @@ def test_the_written_config_reloads_silently_with_the_same_angles(name, method, 
     assert {k: v for k, v in theirs.items() if k != "type"} == ours
     assert reloaded.max_position_embeddings == extended.max_position_embeddings == 4096
     assert getattr(reloaded, RECORD_KEY) == getattr(extended, RECORD_KEY)
+    assert is_stretched(reloaded, 4096, method=method)
+    assert not is_stretched(reloaded, 8192, method=method)
+    assert not is_stretched(tiny_configs()[name], 4096, method=method)
 
 
 def test_both_key_generations_say_the_same():

@@ -8,6 +8,10 @@ import os
 import shlex
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ultralong_hf.pipeline.run import Run
 
 EXAMPLE = """\
 example: ultralong run lab                                   (documents to release, minutes on 2 cores)
@@ -37,9 +41,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--skip", nargs="+", default=[], metavar="STAGE", help="leave these stages out of the run")
     add("--preference", metavar="STAGE", help="a stage after sft: preference (DPO), orpo or grpo")
+    add("--name", metavar="NAME", help="of the release (default: the original's, with the window)")
     add("--launch", metavar="COMMAND", help='of stages that train (default: "accelerate launch")')
     add("--confirm-requests", action="store_true", help="send the requests of instruct.rewrite, which cost")
+    add("--dry-run", action="store_true", help="print stages, plan and disk need, and do nothing")
     add("--json", action="store_true", help="print the state of all stages as one JSON object at the end")
+    planned = parser.add_argument_group("of the plan (--dry-run)")
+    planned.add_argument("--gpus", type=int, metavar="N", help="in all (default: the least that fit)")
+    planned.add_argument("--gpu", default="h100-80g", metavar="NAME", help="as for ultralong plan")
+    planned.add_argument(
+        "--gpus-per-node", type=int, metavar="N", help="default: as that GPU is usually built"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,8 +59,6 @@ def run(args: argparse.Namespace) -> int:
     # Read when torch loads. Threads that wait by spinning make a busy machine of 2 cores four times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ultralong_hf.pipeline.run import open_run
-    from ultralong_hf.pipeline.running import run_pipeline
-    from ultralong_hf.pipeline.showing import run_facts, status_table
 
     opened = open_run(
         args.recipe,
@@ -56,7 +66,13 @@ def run(args: argparse.Namespace) -> int:
         overrides=args.overrides,
         preference=args.preference,
         skip=args.skip,
+        name=args.name,
     )
+    if args.dry_run:
+        return _dry_run(args, opened)
+    from ultralong_hf.pipeline.running import run_pipeline
+    from ultralong_hf.pipeline.showing import run_facts, status_table
+
     states = run_pipeline(
         opened,
         only=args.only,
@@ -67,4 +83,12 @@ def run(args: argparse.Namespace) -> int:
     print(
         json.dumps(run_facts(opened, states), indent=2) if args.json else f"\n{status_table(opened, states)}"
     )
+    return 0
+
+
+def _dry_run(args: argparse.Namespace, opened: Run) -> int:
+    from ultralong_hf.pipeline.dry_run import dry_run_text, look_ahead
+
+    found = look_ahead(opened, gpus=args.gpus, gpu=args.gpu, gpus_per_node=args.gpus_per_node)
+    print(json.dumps(found.to_dict(), indent=2) if args.json else dry_run_text(found))
     return 0

@@ -23,10 +23,11 @@ def write_report(output_dir: Path, runs: Sequence[SeedRun]) -> dict[str, Any]:
     from ultralong_hf.evaluation import before_after_heatmap, write_html_report
     from ultralong_hf.evaluation.ledger import write_json, write_lines
 
-    window = max(cell["length"] for cell in runs[0].cells["after"])
+    results = {side: [run.results(side) for run in runs] for side in SIDES}
+    window = max(cell["length"] for cell in results["after"][0]["cells"])
     report: dict[str, Any] = {
-        "recall": {side: pool_cells([run.cells[side] for run in runs]) for side in SIDES},
-        "perplexity": {side: pool_perplexity([run.perplexity[side] for run in runs]) for side in SIDES},
+        "recall": {side: pool_cells([one["cells"] for one in results[side]]) for side in SIDES},
+        "perplexity": {side: pool_perplexity([one["perplexity"] for one in results[side]]) for side in SIDES},
         "seconds": {
             stage: round(sum(r.seconds.get(stage, 0.0) for r in runs), 1) for stage in runs[-1].seconds
         },
@@ -90,7 +91,7 @@ def perplexity_beyond(buckets: Iterable[Mapping[str, Any]], position: int) -> fl
 def merged_prompts(runs: Sequence[SeedRun]) -> Iterator[dict[str, Any]]:
     """Each prompt once, with the answer before and after; both sides were asked the same prompts."""
     for run in runs:
-        before, after = (_lines(run.folder / side / "prompts.jsonl") for side in SIDES)
+        before, after = (_lines(run.evaluations[side] / "prompts.jsonl") for side in SIDES)
         answers = {_place(record): record for record in before}
         for record in after:
             earlier = answers[_place(record)]

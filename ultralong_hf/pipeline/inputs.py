@@ -14,6 +14,7 @@ from ultralong_hf.lab.names import model_location
 from ultralong_hf.pipeline.run import Run
 from ultralong_hf.pipeline.stages import PREFERENCES, Stage
 from ultralong_hf.recipes.schema import LAB, ModelSection, Source
+from ultralong_hf.recipes.writing import recipe_values
 
 Inputs = dict[str, Any]
 
@@ -70,7 +71,7 @@ def _own_inputs(run: Run, stage: Stage) -> Inputs:
     if stage.kind == "evaluation":
         return _evaluation_inputs(run, stage)
     if stage.kind == "release":
-        return {"recipe": _told(run)}
+        return {"recipe": recipe_values(recipe), "name": run.release_name}
     return _training_inputs(run, stage)
 
 
@@ -125,13 +126,6 @@ def _evaluation_inputs(run: Run, stage: Stage) -> Inputs:
     }
     base = {"base": model_identity(run.recipe.model)} if stage.model is None else {}
     return {"evaluation": asdict(section), "files": files, **base}
-
-
-def _told(run: Run) -> Inputs:
-    """What a release's card says of the recipe."""
-    from ultralong_hf.recipes.writing import recipe_values
-
-    return recipe_values(run.recipe)
 
 
 def model_identity(section: ModelSection) -> Inputs:

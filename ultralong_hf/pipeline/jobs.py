@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ultralong_hf.errors import ReleaseError
 from ultralong_hf.lab.names import document_sources, model_location
 from ultralong_hf.pipeline.run import Run
 from ultralong_hf.pipeline.stages import Stage
@@ -26,6 +28,8 @@ def do_job(run: Run, stage: Stage, *, confirm_requests: bool = False) -> None:
         _evaluate(run, stage)
     elif stage.kind == "training":
         _train(run, stage)
+    elif stage.kind == "release":
+        _publish(run, stage)
 
 
 def model_of(run: Run, stage: Stage) -> str:
@@ -92,6 +96,24 @@ def measure(model: str, run: Run, folder: Path) -> Report:
     if "standard" in {task.partition("/")[0] for task in section.tasks} and folder != base:
         options["baseline"] = base if (base / "report.json").is_file() else None
     return evaluate(model, list(section.tasks), output_dir=folder, device=_devices(run), **options)
+
+
+def _publish(run: Run, stage: Stage) -> None:
+    """The folder, checked; nothing is uploaded. Raises ReleaseError with what stands against an upload."""
+    from ultralong_hf.publishing import publish
+
+    needed = [run.stage(name) for name in stage.needs]
+    released = publish(
+        model_of(run, stage),
+        output_dir=stage.folder,
+        recipe=run.recipe,
+        reports=[one.folder for one in needed if one.kind == "evaluation"],
+        name=run.release_name,
+        dry_run=True,
+    )
+    print(json.dumps(released.to_dict(), indent=1))
+    if released.faults:
+        raise ReleaseError(*released.faults)
 
 
 def _devices(run: Run) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ultralong_hf.errors import RunError
 from ultralong_hf.evaluation.ledger import write_json
+from ultralong_hf.lengths import format_length
 from ultralong_hf.pipeline.stages import PREFERENCES, Stage, build_stages
 from ultralong_hf.recipes import PRESETS, Recipe, load_recipe
 from ultralong_hf.recipes.writing import recipe_text
@@ -32,6 +33,14 @@ class Run:
     stages: tuple[Stage, ...]
     preference: str | None = None
     skip: tuple[str, ...] = ()
+    name: str | None = None
+    """Of the release, where it was given."""
+
+    @property
+    def release_name(self) -> str:
+        """As given, or that of the original with the window: licences want a name that begins alike."""
+        base = self.recipe.model.name_or_path.rstrip("/").rpartition("/")[2]
+        return self.name or f"{base}-{format_length(self.recipe.window)}"
 
     def stage(self, name: str) -> Stage:
         """Raises RunError for a stage that this run has not."""
@@ -62,6 +71,7 @@ class Run:
             "overrides": dict(self.overrides),
             "preference": self.preference,
             "skip": list(self.skip),
+            "name": self.name,
         }
         write_json(self.folder / RUN_FILE, content)
 
@@ -73,12 +83,13 @@ def open_run(
     overrides: Mapping[str, Any] | None = None,
     preference: str | None = None,
     skip: Iterable[str] = (),
+    name: str | None = None,
 ) -> Run:
     """The run of a recipe (a preset or file), or the one that a folder holds, with `overrides` on top.
 
     Without `output_dir` the run is in outputs/NAME, and stages are where the recipe says; with it, all are
-    under it. `preference`: a stage after SFT: preference, orpo or grpo. `skip`: stages to leave out. Raises
-    RunError and RecipeError.
+    under it. `preference`: a stage after SFT: preference, orpo or grpo. `skip`: stages to leave out.
+    `name`: of the release. Raises RunError and RecipeError.
     """
     given = dict(overrides or {})
     if is_run(recipe_or_run):
@@ -88,6 +99,7 @@ def open_run(
         given = {**content["overrides"], **given}
         preference = preference or content["preference"]
         skip = tuple(skip) or tuple(content["skip"])
+        name = name or content["name"]
     else:
         if Path(recipe_or_run).is_dir():
             raise RunError(f"{recipe_or_run} holds no run: it has no {RUN_FILE}. Give a recipe.")
@@ -105,7 +117,7 @@ def open_run(
     recipe = load_recipe(source, {**given, **missing})
     skipped = tuple(skip)
     stages = build_stages(recipe, folder, preference=preference, skip=skipped)
-    return Run(folder, source, given, recipe, stages, preference, skipped)
+    return Run(folder, source, given, recipe, stages, preference, skipped, name)
 
 
 def find_run(recipe_or_run: str | Path, output_dir: str | Path | None = None) -> Run:
@@ -180,7 +192,7 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / RUN_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        wanted = {key: content[key] for key in ("recipe", "overrides", "preference", "skip")}
+        wanted = {key: content[key] for key in ("recipe", "overrides", "preference", "skip", "name")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged: run the recipe again with --output {folder}.") from error
     if wanted["recipe"] not in PRESETS and not Path(wanted["recipe"]).is_file():

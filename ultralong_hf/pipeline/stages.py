@@ -28,6 +28,7 @@ TITLES = {
     "orpo": "preferences, ORPO",
     "grpo": "rewards, GRPO",
     "evaluate-final": "the last model measured",
+    "publish": "release folder, checked",
 }
 """All stages that there are, in their order."""
 
@@ -84,6 +85,9 @@ def build_stages(
     ]
     order = list(TITLES)
     stages = [stage for stage in stages if stage.name not in left_out]
+    if "publish" not in left_out:
+        evaluations = (stage.name for stage in stages if stage.kind == "evaluation")
+        stages.append(Stage("publish", "release", folder / "release", (last, *evaluations), last))
     _check_needs(stages)
     return tuple(sorted(stages, key=lambda stage: order.index(stage.name)))
 

@@ -163,7 +163,14 @@ def is_stretched(config: PretrainedConfig, target_length: int | str, **arguments
     if getattr(section, RECORD_KEY, None) is None:
         return False
     changes = config_changes(config, plan_stretch(config, target_length, **arguments))
-    return all(getattr(section, key, None) == value for key, value in changes.items())
+    return all(_without_old_type(getattr(section, key, None)) == value for key, value in changes.items())
+
+
+def _without_old_type(value: Any) -> Any:
+    """The older spelling of `rope_type`, which transformers takes over from a config.json that has both."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_old_type(one) for key, one in value.items() if key != "type"}
 
 
 def both_key_generations(config: Mapping[str, Any]) -> dict[str, Any]:
