@@ -67,12 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse_and_run(command: str | None, arguments: list[str]) -> int:
-    overrides: dict[str, Any] = {}
+    words, overrides = arguments, dict[str, Any]()
     if command in WITH_KEYS:
         from ultralong_hf.recipes.overrides import take_overrides
 
         arguments, overrides = take_overrides(arguments)
-    parsed = build_parser(command).parse_args(arguments, argparse.Namespace(overrides=overrides))
+    parsed = build_parser(command).parse_args(arguments, argparse.Namespace(overrides=overrides, words=words))
     return int(parsed.run(parsed))
 
 

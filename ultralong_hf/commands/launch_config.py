@@ -7,6 +7,10 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ultralong_hf.planning.launch_files import SlurmSettings
 
 EXAMPLE = """\
 example: ultralong launch-config ultralong-1m --gpus 8 --output launch
@@ -32,22 +36,39 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="a key of the recipe, handed on (repeat)",
     )
-    slurm = parser.add_argument_group("of the batch script")
-    slurm.add_argument(
+    add_slurm_options(parser.add_argument_group("of the batch script"))
+    parser.add_argument("--json", action="store_true", help="print the files' names and the plan as JSON")
+
+
+def add_slurm_options(group: argparse._ArgumentGroup) -> None:
+    """What a batch script says of its job beside the plan."""
+    group.add_argument(
         "--time", default="24:00:00", help="of one job; it is queued again (default: 24:00:00)"
     )
-    slurm.add_argument("--partition", metavar="NAME")
-    slurm.add_argument("--account", metavar="NAME")
-    slurm.add_argument("--cpus-per-gpu", type=int, default=8, metavar="N", help="default: 8")
-    slurm.add_argument("--environment", metavar="LINE", help="such as 'source .venv/bin/activate'")
-    parser.add_argument("--json", action="store_true", help="print the files' names and the plan as JSON")
+    group.add_argument("--partition", metavar="NAME")
+    group.add_argument("--account", metavar="NAME")
+    group.add_argument("--cpus-per-gpu", type=int, default=8, metavar="N", help="default: 8")
+    group.add_argument("--environment", metavar="LINE", help="such as 'source .venv/bin/activate'")
+
+
+def slurm_settings(args: argparse.Namespace) -> SlurmSettings:
+    """The settings of `add_slurm_options`."""
+    from ultralong_hf.planning.launch_files import SlurmSettings
+
+    return SlurmSettings(
+        time=args.time,
+        partition=args.partition,
+        account=args.account,
+        cpus_per_gpu=args.cpus_per_gpu,
+        environment=args.environment,
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes both files; a plan that does not fit is told on stderr. Raises PlanError on bad input."""
     from ultralong_hf.commands.plan import parse_overrides
     from ultralong_hf.planning import plan
-    from ultralong_hf.planning.launch_files import SlurmSettings, sbatch_text, write_files, yaml_text
+    from ultralong_hf.planning.launch_files import sbatch_text, write_files, yaml_text
     from ultralong_hf.planning.wish import require_recipe
 
     require_recipe(args.recipe)
@@ -63,13 +84,7 @@ def run(args: argparse.Namespace) -> int:
     words = shlex.join([args.recipe, *(word for pair in args.set for word in _option(pair))])
     stem = "1-gpu" if found.gpus == 1 else f"{found.gpus}-gpus"
     config, batch = Path(args.output) / f"{stem}.yaml", Path(args.output) / f"{stem}.sbatch"
-    slurm = SlurmSettings(
-        time=args.time,
-        partition=args.partition,
-        account=args.account,
-        cpus_per_gpu=args.cpus_per_gpu,
-        environment=args.environment,
-    )
+    slurm = slurm_settings(args)
     write_files(
         {
             config: yaml_text(found, recipe=words, command=command, file=str(config)),

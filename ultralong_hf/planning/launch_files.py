@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,34 +125,55 @@ def sbatch_text(plan: Plan, *, recipe: str, command: str, config: str, slurm: Sl
 
     The stage goes on from its last whole checkpoint by itself, so that the same script is run again.
     """
-    nodes = count_nodes(plan)
-    on_node = min(plan.gpus, plan.gpus_per_node)
-    name = f"{Path(recipe.split()[0]).stem}-{plan.stage}"
+    head = batch_head(
+        f"{Path(recipe.split()[0]).stem}-{plan.stage}",
+        command=command,
+        notes=plan_lines(plan),
+        nodes=count_nodes(plan),
+        gpus=min(plan.gpus, plan.gpus_per_node),
+        is_whole_node=plan.gpus >= plan.gpus_per_node,
+        slurm=slurm,
+    )
+    launch = _LAUNCH.format(config=config, script=script(plan), recipe=recipe)
+    return f"{head}{RENDEZVOUS}\n{launch}"
+
+
+def batch_head(
+    name: str,
+    *,
+    command: str,
+    nodes: int,
+    gpus: int,
+    slurm: SlurmSettings,
+    notes: Sequence[str] = (),
+    is_whole_node: bool = False,
+    cpus: int | None = None,
+    log: str = "%x-%j.log",
+) -> str:
+    """The begin of a batch script: its comments and #SBATCH lines, the environment, and the requeue.
+
+    `gpus`, `cpus`: of a node; with GPUs and no `cpus`, as many for each as `slurm` says.
+    """
     head = [
         "#!/bin/bash",
         _HEADER.format(command=command).rstrip(),
-        *(f"# {line}" for line in plan_lines(plan)),
+        *(f"# {line}" for line in notes),
         f"#SBATCH --job-name={name}",
         f"#SBATCH --nodes={nodes}",
         "#SBATCH --ntasks-per-node=1",
-        f"#SBATCH --gpus-per-node={on_node}",
-        f"#SBATCH --cpus-per-task={on_node * slurm.cpus_per_gpu}",
+        *([f"#SBATCH --gpus-per-node={gpus}"] if gpus else []),
+        f"#SBATCH --cpus-per-task={cpus or gpus * slurm.cpus_per_gpu}",
         f"#SBATCH --time={slurm.time}",
         *([f"#SBATCH --partition={slurm.partition}"] if slurm.partition else []),
         *([f"#SBATCH --account={slurm.account}"] if slurm.account else []),
-        *(["#SBATCH --exclusive"] if on_node == plan.gpus_per_node else []),
+        *(["#SBATCH --exclusive"] if is_whole_node else []),
         "#SBATCH --requeue",
         "#SBATCH --open-mode=append",
-        "#SBATCH --output=%x-%j.log",
+        f"#SBATCH --output={log}",
         "#SBATCH --signal=B:USR1@120",
     ]
-    body = _BODY.format(
-        environment=slurm.environment or "# here: load modules, activate the virtual environment",
-        config=config,
-        script=script(plan),
-        recipe=recipe,
-    )
-    return "\n".join(head) + "\n" + body
+    environment = slurm.environment or "# here: load modules, activate the virtual environment"
+    return "\n".join(head) + "\n" + _BEGIN.format(environment=environment)
 
 
 def script(plan: Plan) -> str:
@@ -159,7 +181,7 @@ def script(plan: Plan) -> str:
     return f"examples/{'dpo' if plan.stage == 'preference' else plan.stage}.py"
 
 
-_BODY = """set -euo pipefail
+_BEGIN = """set -euo pipefail
 {environment}
 
 # Two minutes before time is up the job is queued again; it goes on from the last whole checkpoint.
@@ -168,22 +190,33 @@ requeue() {{
     scontrol requeue "$SLURM_JOB_ID"
 }}
 trap requeue USR1
+"""
 
+RENDEZVOUS = """
 # Every node meets at the first one, at a port of this job's own.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
 export MASTER_ADDR MASTER_PORT
 export PYTORCH_ALLOC_CONF=expandable_segments:True # fewer fragments, so that what is planned fits
+"""
+"""Of a batch script whose nodes train together."""
 
-srun --kill-on-bad-exit=1 bash -c 'exec accelerate launch \\
+NODE_LAUNCH = """exec accelerate launch \\
     --machine_rank "$SLURM_NODEID" \\
     --main_process_ip "$MASTER_ADDR" \\
     --main_process_port "$MASTER_PORT" \\
-    "$@"' launch \\
+"""
+"""What each node of it runs, with the rest of accelerate's options after it."""
+
+_LAUNCH = (
+    "srun --kill-on-bad-exit=1 bash -c '"
+    + NODE_LAUNCH
+    + """    "$@"' launch \\
     --config_file {config} \\
     {script} --recipe {recipe} "$@" &
 wait $!
 """
+)
 
 
 def write_files(files: dict[Path, str]) -> None:
