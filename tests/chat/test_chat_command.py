@@ -1,5 +1,7 @@
 """`ultralong chat`: bad input is one line a fault and status 2, before anything is loaded."""
 
+import signal
+
 import pytest
 
 from ultralong_hf.cli import main
@@ -66,10 +68,12 @@ def test_the_page_is_served_until_it_is_stopped(capsys, monkeypatch, tmp_path):
 
     monkeypatch.setenv("ULTRALONG_CHAT_AUTH", "ada:pass:word")
     monkeypatch.setattr(serving, "serve", serve)
+    monkeypatch.setattr("signal.signal", lambda *handler: seen.update(handler=handler))
     monkeypatch.setattr(opening, "open_chat_engine", open_engine)
     arguments = ["chat", "--documents", str(tmp_path / "notes.md"), "--host", "0.0.0.0", "--cache-gib", "0.5"]
     assert main(arguments) == 0
     assert seen["closed"]
+    assert seen["handler"] == (signal.SIGTERM, signal.default_int_handler)
     assert seen["where"].auth == (("ada", "pass:word"),)
     assert [document.name for document in seen["documents"]] == ["notes.md"]
     assert seen["engine"][2]["cache_bytes"] == 512 * 1024**2

@@ -1,12 +1,11 @@
 """A server on loopback that streams as OpenAI-compatible ones do."""
 
-import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from chat_models import BOOK, NOTES, make_tokenizer, question
+from chat_server import running_server
 
 from ultralong_hf.chat.engine import Options, Piece, Prefill, Waiting
 from ultralong_hf.chat.engine_server import ServerChatEngine
@@ -15,87 +14,10 @@ from ultralong_hf.chat.session import ChatService
 from ultralong_hf.errors import ChatError, DoesNotFit, EndpointError
 
 
-class Server(ThreadingHTTPServer):
-    """Answers "The " "code " "is 12345."; counts how much of a request's text began the one before."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.models = [{"id": "small", "max_model_len": 4096}]
-        self.bodies, self.statuses, self.gate = [], [], threading.Event()
-        self.gate.set()
-        self.finish = "stop"
-        self.usage = True
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        self._send(json.dumps({"data": self.server.models}).encode())
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if self.server.statuses:
-            self.send_response(self.server.statuses.pop(0))
-            self.send_header("retry-after", "0")
-            self.end_headers()
-            return
-        text = json.dumps(body["messages"])
-        before = [json.dumps(earlier["messages"]) for earlier in self.server.bodies]
-        self.server.bodies.append(body)
-        shared = max((_common(text, other) for other in before), default=0)
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.end_headers()
-        for piece in ("The ", "code ", "is 12345."):
-            self._event({"choices": [{"delta": {"content": piece}, "finish_reason": None}]})
-            self.server.gate.wait(10)
-        self._event({"choices": [{"delta": {}, "finish_reason": self.server.finish}]})
-        if self.server.usage:
-            details = {"prompt_tokens_details": {"cached_tokens": shared}}
-            self._event(
-                {"choices": [], "usage": {"prompt_tokens": len(text), "completion_tokens": 3, **details}}
-            )
-        self.wfile.write(b"data: [DONE]\n\n")
-
-    def _event(self, event):
-        try:
-            self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
-            self.wfile.flush()
-        except (BrokenPipeError, ConnectionResetError):
-            self.server.gate.set()
-
-    def _send(self, content):
-        self.send_response(200)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-
-def _common(first, second):
-    return next(
-        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
-        min(len(first), len(second)),
-    )
-
-
 @pytest.fixture
 def server():
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server
-    server.gate.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running_server() as server:
+        yield server
 
 
 def _ask(engine, asked=None, stop=None, **options):

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from chat_models import BOOK, NOTES, make_engine, make_model
+from chat_server import running_server
 
 gr = pytest.importorskip("gradio")
 
 from ultralong_hf.chat.engine import Options  # noqa: E402
+from ultralong_hf.chat.engine_server import ServerChatEngine  # noqa: E402
 from ultralong_hf.chat.page import texts  # noqa: E402
 from ultralong_hf.chat.page.chat_panel import ChatPanel  # noqa: E402
 from ultralong_hf.chat.page.documents_panel import DocumentsPanel  # noqa: E402
@@ -34,10 +36,10 @@ class Tab:
 class Page:
     """All panels over a service with a small model."""
 
-    def __init__(self, parts, documents=(BOOK,), **engine):
+    def __init__(self, parts, documents=(BOOK,), *, engine=None, **made):
         self.parts = parts
         options = Options(max_new_tokens=8, passages=2)
-        self.service = ChatService(make_engine(**engine), options=options)
+        self.service = ChatService(engine or make_engine(**made), options=options)
         self.rooms = Rooms(self.service, documents)
         self.evidence = EvidencePanel(parts, self.rooms)
         self.documents = DocumentsPanel(parts, self.rooms, self.evidence)
@@ -216,6 +218,18 @@ def test_the_needle_lab_tries_depths_and_shows_them(parts):
     assert page.needle.clear(Tab)[parts.needle.map] == f"<p>{texts.MAP_EMPTY}</p>"
     found = merged(page.needle.hide("", "What?", "", texts.WHOLE_LENGTH, 40, Tab))
     assert "can be hidden" in found[parts.needle.status]
+
+
+def test_over_a_server_the_page_tells_what_it_cannot(parts):
+    with running_server() as server:
+        page = Page(parts, engine=ServerChatEngine(server.url))
+        found = merged(page.chat.ask("What is it?", 8, 0, Tab))
+        assert "The code is 12345." in str(found[parts.chat].value)
+        assert found[parts.cache] == f"<p>{texts.CACHE_OF_SERVER}</p>"
+        assert "estimated" in found[parts.meter]
+        assert "book.txt, line 1" in found[parts.evidence]
+        _, told, _ = page.files.save_cache(Tab)
+        assert "is the server" in told
 
 
 def test_a_tab_whose_session_ended_is_told(page):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from typing import Any
 
 from ultralong_hf.errors import ChatError, InputError
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     _need_gradio()
     service, documents = _service(args)
     served = serve(service, where, documents=documents, open_browser=args.open)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped service deletes as Ctrl-C does
     try:
         served.wait()
     except KeyboardInterrupt:
