@@ -44,7 +44,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from trl import SFTConfig, SFTTrainer
 
 from ultralong_hf.memory.checkpointing import make_storage, set_checkpointing
-from ultralong_hf.memory.lm_head import set_lm_head_tile
+from ultralong_hf.memory.lm_head import keep_whole_logits, set_lm_head_tile
 from ultralong_hf.memory.tiling import tile_modules
 
 SHAPE = {
@@ -91,7 +91,9 @@ FAST = Contestant(
     ours={"lm_head": True, "tile": 1024, "place": "disk", "recompute": "all_but_attention"},
 )
 SHORT = Contestant(
-    "ours: no checkpoints", settings={"activation_checkpointing": False}, ours={"lm_head": True}
+    "ours: no checkpoints, whole logits",
+    settings={"activation_checkpointing": False},
+    ours={"whole_logits": True},
 )
 
 
@@ -257,13 +259,16 @@ def make_trainer(who: Contestant, model: Any, length: int, steps: int, folder: s
         return Trainer(model, TrainingArguments(**common), data_collator=collate, train_dataset=rows)
     prepare(model, who.ours, folder)
     prepared = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model,
         args=SFTConfig(**common, **prepared, **who.settings),
         train_dataset=rows,
         data_collator=collate,
         processing_class=tokenizer(),
     )
+    if "whole_logits" in who.ours:
+        keep_whole_logits(model)
+    return trainer
 
 
 def prepare(model: Any, ours: dict[str, Any], folder: str) -> None:

@@ -13,6 +13,7 @@ CASES = (
     Case(model="wide", length=512, what="recomputed", keys=CHECKPOINTED),
     Case(model="deep", length=512, what="nothing recomputed"),
     Case(model="qwen3", length=512, what="2nd", keys={**CHECKPOINTED, "memory.checkpoint_every": 2}),
+    Case(model="wide", length=512, what="whole logits", keys={**CHECKPOINTED, "memory.lm_head": "whole"}),
     Case(
         model="heavy",
         length=256,

@@ -4,9 +4,11 @@ import logging
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from trl.trainer.utils import add_fused_lm_head
 
 from ultralong_hf.errors import RecipeError
+from ultralong_hf.memory import lm_head
 from ultralong_hf.memory.storage import DiskStorage
 from ultralong_hf.recipes import load_recipe
 from ultralong_hf.training import cpt_trainer, preference_trainer, sft_trainer
@@ -33,6 +35,7 @@ def run(recipe_file, **overrides):
     [
         {"tiled_mlp": True, "mlp_tile": 24},
         {"lm_head_tile": 16},
+        {"lm_head": "whole"},
         {"checkpoint_every": 2},
         {"checkpoint_storage": "disk"},
         {"recompute": "all_but_attention"},
@@ -73,6 +76,71 @@ def test_the_keys_do_reach_the_model(recipe_file, monkeypatch):
     assert trainer.model.model.layers[0].mlp._tile == 24
     hidden, output, logsumexp = (1, 128, 32), (1, 4, 128, 8), (1, 4, 128)
     assert put == 3 * 2 * [hidden, output, logsumexp]  # of each step and layer
+
+
+def test_whole_logits_give_the_same_metrics_and_losses_by_position(recipe_file, monkeypatch):
+    made = []
+    score = lm_head._score
+    monkeypatch.setattr(lm_head, "_score", lambda *given: made.append(given[0].shape) or score(*given))
+    overrides = {"cpt.max_steps": 1, "cpt.save_strategy": "no", "cpt.optim": "sgd", "data.eval_rows": 2}
+    logs = []
+    for kind in ("fused", "whole"):
+        trainer = cpt_trainer(load_recipe(recipe_file, {**overrides, "memory.lm_head": kind}))
+        trainer.train()
+        logs.append(trainer.state.log_history)
+    kept = {"entropy", "mean_token_accuracy", "eval_entropy", "eval_mean_token_accuracy", "eval_loss"}
+    assert kept < {key for entry in logs[0] for key in entry}
+    for fused, whole in zip(*logs, strict=True):
+        keys = [key for key in fused if key in kept or key.startswith("eval_loss_")]
+        assert {key: whole[key] for key in keys} == pytest.approx({key: fused[key] for key in keys}, rel=1e-5)
+    assert made, "the logits of whole rows were made"
+    assert all(len(shape) == 3 for shape in made)
+
+
+@pytest.mark.parametrize("count", [None, 5])
+def test_whole_logits_answer_shifted_labels_as_the_fused_head_does(count):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    model = LlamaForCausalLM(config)
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    ids = torch.randint(40, (2, 12))
+    labels = ids.masked_fill(torch.rand(ids.shape) < 0.3, -100)
+    plain = model(input_ids=ids).logits
+    for given in ({"labels": labels}, {"shift_labels": labels}):
+        asked = {"input_ids": ids, "fused_lm_head": True, "num_items_in_batch": count, **given}
+        expected = model(**asked)
+        model.zero_grad()
+        expected.loss.backward()
+        gradients = [weight.grad.clone() for weight in model.parameters()]
+        fused = model.forward
+        lm_head.keep_whole_logits(model)
+        ours = model(**asked)
+        model.zero_grad()
+        ours.loss.backward()
+        for key in ("loss", "log_probs", "entropy", "is_top1", "label_mask"):
+            assert torch.allclose(getattr(ours, key), getattr(expected, key), atol=1e-5), key
+            assert getattr(ours, key).shape == getattr(expected, key).shape
+        for weight, gradient in zip(model.parameters(), gradients, strict=True):
+            assert (weight.grad - gradient).norm() <= ROUNDING * gradient.norm()
+        assert torch.equal(model(input_ids=ids).logits, plain), "generation is as it was"
+        model.forward = fused
+
+
+def test_whole_logits_are_refused_where_the_fused_head_is_needed(recipe_file):
+    recipe = load_recipe(recipe_file, {"memory.lm_head": "whole", "memory.lm_head_tile": 64})
+    with pytest.raises(RecipeError) as error:
+        preference_trainer(recipe, model=recipe.model.name_or_path)
+    assert [fault.split(": ", 1)[1].split(" is ")[0].split(" makes ")[0] for fault in error.value.faults] == [
+        "memory.lm_head whole",
+        "memory.lm_head whole",
+    ]
 
 
 def test_rows_of_few_tiles_are_not_tiled_by_themselves(recipe_file):

@@ -196,7 +196,7 @@ class _Step:
         return bytes_
 
     def loss(self) -> Parts:
-        """TRL's fused LM head, in its backward: hidden states and their gradient, the head's, one tile."""
+        """The LM head in its backward: hidden states and their gradient, the head's, a tile or all logits."""
         shape, setup = self.shape, self.setup
         parts = self.resident()
         parts["checkpoints"] = self.checkpoints(shape.layers)
@@ -210,12 +210,20 @@ class _Step:
         head = shape.embedding_parameters
         if not self.adapted:
             loss += head * (_FLOAT if value == _FLOAT else _FLOAT + value)
+        if setup.whole_logits:  # their log-softmax, and two gradients of it
+            parts["loss"] = int(loss + 3 * _FLOAT * shape.vocab_size * self.tokens)
+            return self._beside_the_loss(parts)
         rows = min(setup.lm_head_tile, self.tokens)
         width = min(setup.lm_head_width, shape.vocab_size)
         loss += rows * setup.lm_head_width * value
         if setup.device == "cpu":  # temporaries in float32, and a mask
             loss += rows * width * (_FLOAT * (7 if value == _FLOAT else 8) + 1)
         parts["loss"] = int(loss)
+        return self._beside_the_loss(parts)
+
+    def _beside_the_loss(self, parts: Parts) -> Parts:
+        """With what FSDP2 gathers, or autocast's copies."""
+        shape, setup, value = self.shape, self.setup, self.setup.value_bytes
         if setup.sharding == "fsdp" and self.shards > 1:
             parts["communication"] += self.whole_head + self.whole_layer
         elif setup.stream_bytes > value:

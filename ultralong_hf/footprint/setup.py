@@ -51,6 +51,8 @@ class Setup:
     """Tokens that norms and MLPs take at once; None: all."""
     tile_above: int = 0
     """Tokens of a device up to which they take all at once all the same."""
+    whole_logits: bool = False
+    """The LM head is not in tiles, and not computed again in the backward."""
     lm_head_tile: int = 4096
     lm_head_width: int = 32_768
     """Entries of the vocabulary that TRL's fused LM head takes at once (TRL 1.16, trainer/utils.py)."""

@@ -48,7 +48,8 @@ class Work:
 def step_work(shape: ModelShape, setup: Setup, *, rows: float) -> Work:
     """The work for `rows` rows of `setup.length` tokens each.
 
-    The LM head is computed once more in the backward of the fused loss, and is counted so.
+    The LM head is computed once more in the backward of the fused loss, and is counted so unless logits are
+    whole.
     """
     tokens = rows * setup.length
     head = 2.0 * shape.embedding_parameters * tokens
@@ -58,6 +59,6 @@ def step_work(shape: ModelShape, setup: Setup, *, rows: float) -> Work:
     return Work(
         matmul=layers + head,
         attention=attention,
-        recomputed_matmul=share * layers + head,
+        recomputed_matmul=share * layers + (0.0 if setup.whole_logits else head),
         recomputed_attention=0.0 if setup.keeps_attention else share * attention,
     )

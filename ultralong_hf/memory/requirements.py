@@ -37,10 +37,28 @@ def memory_faults(
     """A sentence for each thing that cannot work, and what to change. `settings`: the stage's keys of TRL."""
     return [
         *_checkpoint_faults(memory, stage, settings, around),
+        *_head_faults(memory, stage),
         *_storage_faults(memory, around),
         *_optimizer_faults(memory, stage, settings, around),
         *_adapter_faults(memory, around),
     ]
+
+
+def _head_faults(memory: MemorySection, stage: str) -> list[str]:
+    if memory.lm_head == "fused":
+        return []
+    faults = []
+    if stage not in ("cpt", "sft"):
+        faults.append(
+            f"memory.lm_head whole is for the stages cpt and sft: {stage} computes its loss from TRL's fused "
+            "head. Set it to fused."
+        )
+    if memory.lm_head_tile is not None:
+        faults.append(
+            "memory.lm_head whole makes the logits of all tokens at once, so that memory.lm_head_tile says "
+            "nothing. Leave one of them out."
+        )
+    return faults
 
 
 def _checkpoint_faults(

@@ -57,6 +57,7 @@ def stage_setup(
         liger=model.liger_kernels,
         tile=tile,
         tile_above=TILES_BEFORE_AUTO * tile if tile and memory.tiled_mlp == "auto" else 0,
+        whole_logits=memory.lm_head == "whole",
         lm_head_tile=memory.lm_head_tile or (CPU_TILE if on_cpu else GPU_TILE),
         lm_head_width=CPU_WIDTH if on_cpu else GPU_WIDTH,
         checkpoint_every=_checkpoint_every(memory, settings),

@@ -239,6 +239,9 @@ class MemorySection:
     Price: none where layers are checkpointed, else the MLP's forward once more."""
     mlp_tile: Length | None = None
     """Tokens of a tile; null: as many as the hidden size, at least 1,024. Price of small ones: launches."""
+    lm_head: Literal["fused", "whole"] = "fused"
+    """whole: in CPT and SFT the logits of all tokens exist at once; TRL's fused head makes tiles of them, and
+    once more in the backward. Price: 12 bytes a token and entry of the vocabulary; for short rows."""
     lm_head_tile: Length | None = None
     """Tokens whose logits exist at a time; null: TRL's 4,096 on GPUs, 512 on CPUs."""
     checkpoint_every: Positive = 1

@@ -14,7 +14,7 @@ from accelerate.utils import is_peft_model
 from ultralong_hf.errors import KernelError, RecipeError
 from ultralong_hf.memory.adapters import adapter_config
 from ultralong_hf.memory.checkpointing import make_storage, set_checkpointing
-from ultralong_hf.memory.lm_head import set_lm_head_tile
+from ultralong_hf.memory.lm_head import keep_whole_logits, set_lm_head_tile
 from ultralong_hf.memory.optimizers import OPTIM, OptimizerOffload, keep_master_weights
 from ultralong_hf.memory.requirements import Surroundings, memory_faults
 from ultralong_hf.memory.tiling import AUTO_TILES, tile_modules, tile_tokens
@@ -91,6 +91,13 @@ def prepare_model(model: Any, recipe: Recipe, args: Any, plugin: SequenceParalle
         if memory.checkpoint_storage == "host" and storage is None:
             logger.warning("memory.checkpoint_storage host changes nothing on a CPU, whose memory it is.")
         set_checkpointing(base, every=memory.checkpoint_every, recompute=memory.recompute, storage=storage)
+
+
+def prepare_head(trainer: Trainer, recipe: Recipe) -> None:
+    """Logits of all tokens in place of TRL's fused LM head, where the recipe wants them."""
+    if recipe.memory.lm_head == "whole":
+        model = cast(Any, trainer.model)
+        keep_whole_logits(model.get_base_model() if is_peft_model(model) else model)
 
 
 def prepare_optimizer(trainer: Trainer, recipe: Recipe) -> None:

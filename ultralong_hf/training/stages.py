@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 from ultralong_hf.recipes import Recipe
 from ultralong_hf.rope.exact import install_exact_angles, wants_exact_angles
 from ultralong_hf.training.configs import finished_folder, stage_config
-from ultralong_hf.training.memory import adapters, prepare_model, prepare_optimizer, require_memory
+from ultralong_hf.training.memory import (
+    adapters,
+    prepare_head,
+    prepare_model,
+    prepare_optimizer,
+    require_memory,
+)
 from ultralong_hf.training.models import apply_kernels, extend_by_recipe, load_both
 from ultralong_hf.training.padding import WithoutPaddingMask
 from ultralong_hf.training.parallel import plan_stage
@@ -58,6 +64,7 @@ def cpt_trainer(
         merges_adapters=recipe.memory.lora is not None,
     )
     plugin.attach(trainer)
+    prepare_head(trainer, recipe)
     prepare_optimizer(trainer, recipe)
     watch(trainer, recipe, "cpt", plugin)
     return trainer
@@ -104,6 +111,7 @@ def sft_trainer(
     )
     trainer.data_collator = WithoutPaddingMask(trainer.data_collator)
     plugin.attach(trainer)
+    prepare_head(trainer, recipe)
     prepare_optimizer(trainer, recipe)
     watch(trainer, recipe, "sft", plugin)
     return trainer
