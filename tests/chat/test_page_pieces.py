@@ -104,7 +104,8 @@ def test_pages_and_files_are_named_in_the_viewer():
     paged = Document("a.pdf", "one\ntwo\n", "PDF", (Mark(0, page=1), Mark(4, page=2)), pages=2)
     assert '<div class="ul-file">page 2</div>' in document_html(paged, 5)
     packed = Document("a.zip", "one\ntwo\n", "ZIP", (Mark(0), Mark(4, file="<x>.py")))
-    assert '<div class="ul-file">&lt;x&gt;.py</div>' in document_html(packed, 5)
+    shown = document_html(packed, 5)
+    assert '<div class="ul-file">&lt;x&gt;.py</div><div class="ul-line"><i>1</i><span>two' in shown
 
 
 @pytest.mark.parametrize("text", ["word " * 200_000, "line of words\n" * 100_000, "x" * 1_000_000])

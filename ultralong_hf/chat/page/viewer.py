@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,18 +54,26 @@ def document_html(document: Document, at: int, spots: Sequence[Spot] = ()) -> st
 
 def _lines(document: Document, start: int, end: int, spots: Sequence[Spot]) -> Iterator[str]:
     at, page, file = start, object(), ""
+    starts = [mark.start for mark in document.marks]
+    place, counted_to = document.place(start, start + 1), start
+    line = place.line or 0
     for _ in range(MOST_LINES):
         if at >= end:
             return
+        if bisect_right(starts, at) == bisect_right(starts, counted_to):
+            line += document.text.count("\n", counted_to, at)
+        else:  # another page, file or part begins, and counts its lines anew
+            place = document.place(at, at + 1)
+            line = place.line or 0
+        counted_to = at
         stop = document.text.find("\n", at, min(end, at + LONGEST_LINE))
         stop = min(end, at + LONGEST_LINE) if stop < 0 else stop
-        place = document.place(at, at + 1)
         if place.file and place.file != file:
             yield f'<div class="ul-file">{plain(place.file)}</div>'
         if place.page is not None and place.page != page:
             yield f'<div class="ul-file">page {place.page}</div>'
         page, file = place.page, place.file
-        number = "" if place.line is None else place.line
+        number = "" if place.line is None else line
         starts_line = at == 0 or document.text[at - 1] == "\n"
         shown = _marked(document.text, at, stop, spots)
         yield f'<div class="ul-line"><i>{number if starts_line else ""}</i><span>{shown}</span></div>'
