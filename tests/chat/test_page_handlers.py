@@ -121,6 +121,8 @@ def test_edit_retry_and_again_replace_a_turn(page):
     example = gr.SelectData(None, {"index": 0, "value": {"text": "Four?"}})
     list(page.chat.ask_example(8, 0, Tab, example))
     assert len(page.session.turns) == 3
+    gone = gr.EditData(None, {"index": 40, "previous_value": "", "value": "Five?"})
+    assert "no longer in the chat" in merged(page.chat.edit(8, 0, Tab, gone))[page.parts.status]
     page.chat.clear(8, Tab)
     assert page.session.turns == []
 
@@ -146,7 +148,9 @@ def test_documents_come_and_go(page, tmp_path, monkeypatch):
     found = merged(page.documents.add([{"path": "/etc/passwd"}], 8, Tab))
     assert texts.UPLOAD_GONE in found[parts.status]
     assert Path("/etc/passwd").exists()
+    list(page.chat.ask("What is it?", 8, 0, Tab))
     found = page.documents._adding(EXAMPLES[0])(8, Tab)
+    assert texts.CHAT_ANEW in found[parts.status]
     assert EXAMPLES[0].file in found[parts.meter]
     assert found[parts.chat].examples[0]["text"] == EXAMPLES[0].questions[0]
     assert "in this chat already" in page.documents._adding(EXAMPLES[0])(8, Tab)[parts.status]

@@ -96,7 +96,7 @@ class ChatPanel:
         try:
             room = self.rooms.of(request)
             room.session.clear()
-            return self._state(room, max_tokens)
+            return self.documents.state(room, max_tokens)
         except UltraLongError as error:
             return {self.parts.status: panels.problem(str(error))}
 
@@ -114,15 +114,15 @@ class ChatPanel:
             question, turn = what(room.session)
             if room.session.busy:
                 raise ChatError("An answer is being written already: stop it, or wait for its end.")
+            options = Options(max_new_tokens=int(max_tokens), temperature=float(temperature))
+            events = _asking(room.session, question, turn, options)
         except UltraLongError as error:
             yield {parts.status: panels.problem(str(error))}
             return
-        options = Options(max_new_tokens=int(max_tokens), temperature=float(temperature))
-        events = _asking(room.session, question, turn, options)
         try:
             yield from self._stream(room, question, turn, events)
             room.turn = turn
-            yield {**self._state(room, max_tokens), **self._buttons(running=False)}
+            yield {**self.documents.state(room, max_tokens), **self._buttons(running=False)}
         except UltraLongError as error:
             unasked = question if turn == len(room.session.turns) else ""
             yield {
@@ -159,11 +159,6 @@ class ChatPanel:
 
     def _buttons(self, *, running: bool) -> Updates:
         return {self.parts.send: gr.Button(visible=not running), self.parts.stop: gr.Button(visible=running)}
-
-    def _state(self, room: Room, max_tokens: float) -> Updates:
-        state = self.documents.state(room, max_tokens)
-        del state[self.parts.status]
-        return {**state, self.parts.status: ""}
 
 
 def _asking(session: Session, question: str, turn: int, options: Options) -> Any:

@@ -73,16 +73,15 @@ class DocumentsPanel:
                     progress=lambda name, done, total: say(texts.reading_file(name, done, total)),
                 )
 
-            before = {document.digest for document in room.session.documents}
+            before, turns = {document.digest for document in room.session.documents}, room.session.turns
             for said in with_progress(read):
                 if isinstance(said, str):
                     yield {parts.status: panels.status(said)}
                 else:
                     refusals = said
             names = [one.name for one in room.session.documents if one.digest not in before]
-            told = (panels.status(texts.added(names)) if names else "") + panels.remarks(
-                [str(refusal) for refusal in refusals]
-            )
+            told = panels.status(texts.added(names, anew=bool(turns))) if names else ""
+            told += panels.remarks([str(refusal) for refusal in refusals])
             yield {**self.state(room, max_tokens), parts.status: told, parts.uploads: None}
         except UltraLongError as error:
             yield {parts.status: panels.problem(str(error)), parts.uploads: None}
@@ -148,7 +147,10 @@ class DocumentsPanel:
     ) -> Updates:
         try:
             room = self.rooms.of(request)
+            turns = room.session.turns
             told = say(change(room))
+            if turns and not room.session.turns:
+                told = f"{told} {texts.CHAT_ANEW}".strip()
             return {**self.state(room, max_tokens), self.parts.status: panels.status(told)}
         except UltraLongError as error:
             return {self.parts.status: panels.problem(str(error))}

@@ -69,6 +69,7 @@ HIT, MISS = "Found", "Not found"
 
 SESSION_ENDED = "This chat has ended, and its documents are deleted. Reload the page for a new one."
 UPLOAD_GONE = "The upload did not arrive whole: try again."
+CHAT_ANEW = "The chat begins anew, as the documents stand before it."
 STOPPING = "Stopping ..."
 
 
@@ -96,8 +97,8 @@ def reading_file(name: str, done: int, files: int) -> str:
     return f"Opening {name} ..." if files <= 1 else f"Opening {name}: file {done:,} of {files:,}"
 
 
-def added(names: list[str]) -> str:
-    return f"Added: {', '.join(names)}."
+def added(names: list[str], *, anew: bool) -> str:
+    return f"Added: {', '.join(names)}." + (f" {CHAT_ANEW}" if anew else "")
 
 
 def cut(notes: list[str]) -> str:
