@@ -1,6 +1,7 @@
 """The page's server: who may come in, what it hands out, what uploads may name. No browser."""
 
 import asyncio
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -8,11 +9,12 @@ from chat_models import BOOK, make_engine
 
 gr = pytest.importorskip("gradio")
 
-from page_server import page_of  # noqa: E402
+from page_server import page_of, wait_until  # noqa: E402
 
 from ultralong_hf.chat.documents import Limits  # noqa: E402
 from ultralong_hf.chat.documents.limits import MIB  # noqa: E402
 from ultralong_hf.chat.engine import Options  # noqa: E402
+from ultralong_hf.chat.page import serving  # noqa: E402
 from ultralong_hf.chat.page.guarding import LOOPBACK_NAMES, Guard  # noqa: E402
 from ultralong_hf.chat.page.rooms import Rooms  # noqa: E402
 from ultralong_hf.chat.page.serving import Where, serve  # noqa: E402
@@ -72,6 +74,18 @@ def test_the_server_answers_its_own_names_alone_and_fetches_nothing(service):
         with pytest.raises(ChatError, match=f"port {port}: taken"):
             serve(service, Where(port=port), say=lambda text: None)
     assert not folder.exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_upload_that_nobody_takes_is_deleted(service, monkeypatch):
+    monkeypatch.setattr(serving, "SWEEP_SECONDS", 1)
+    monkeypatch.setattr(serving, "UPLOAD_SECONDS", 1)
+    with page_of(service) as served:
+        answer = httpx2.post(f"{served.url}gradio_api/upload", files={"files": ("a.txt", b"x")})
+        path = Path(answer.json()[0])
+        assert path.is_relative_to(served.folder)
+        assert path.exists()
+        wait_until(lambda: not path.exists())
 
 
 @pytest.mark.parametrize(
