@@ -8,6 +8,8 @@ from filelock import FileLock
 
 from ultralong_hf.errors import RecipeError, RunError, StageFailed
 from ultralong_hf.pipeline import open_run, run_pipeline, survey
+from ultralong_hf.pipeline.outputs import describe_files, output_digest
+from ultralong_hf.pipeline.stages import Stage
 
 ALL = [
     "prepare",
@@ -162,3 +164,18 @@ def test_records_say_with_what_a_stage_was_made(jobs, lab):
     assert record["inputs"]["data"]["target_length"] == 4096
     assert record["versions"].keys() >= {"torch", "transformers", "trl"}
     assert record["files"]["out.txt"].keys() == {"sha256", "bytes", "mtime_ns"}
+
+
+def test_equal_models_have_one_digest_whatever_the_cards_beside_them_say(tmp_path):
+    digests = set()
+    for card in ("tags: trl, sft", "tags: sft, trl"):
+        stage = Stage("sft", "training", tmp_path / card)
+        stage.folder.mkdir()
+        (stage.folder / "README.md").write_text(card)
+        (stage.folder / "model.safetensors").write_text("weights")
+        (stage.folder / "checkpoint-2").mkdir()
+        (stage.folder / "checkpoint-2" / "rng_state.pth").write_text(card)
+        files = describe_files(stage.folder)
+        assert sorted(files) == ["README.md", "model.safetensors"]
+        digests.add(output_digest(stage, files))
+    assert len(digests) == 1

@@ -15,8 +15,9 @@ from ultralong_hf.pipeline.stages import Stage
 
 _PASSING = ("checkpoint-", "reference", "runs")
 """Folders of a trainer's that are no part of the model."""
-_TOLD_TIME = ("README.md", "release.json")
-"""Of a release: its card tells what training took, so that two equal releases differ in it."""
+_OF_THE_RUN = {"training": ("README.md",), "release": ("README.md", "release.json", "recipe.yaml")}
+"""What differs between equal outputs: TRL's card of a model, whose tags come in any order; of a release the
+card, which tells what training took, its digest, and the recipe, which names folders."""
 _MEASURED = ("cells", "scores", "perplexity", "standard")
 """Of an evaluation's report, what depends on the model alone."""
 
@@ -65,8 +66,8 @@ def output_digest(stage: Stage, files: Mapping[str, FileFacts]) -> str:
     """SHA-256 of what a stage is for: equal for equal inputs, however often the stage was interrupted."""
     if stage.kind == "evaluation":
         return settings_digest(_measured(stage.folder))
-    told = _TOLD_TIME if stage.kind == "release" else ()
-    return settings_digest({name: facts["sha256"] for name, facts in files.items() if name not in told})
+    left_out = _OF_THE_RUN.get(stage.kind, ())
+    return settings_digest({name: facts["sha256"] for name, facts in files.items() if name not in left_out})
 
 
 def _files(folder: Path) -> Iterator[Path]:
