@@ -76,6 +76,8 @@ def test_what_was_made_with_other_inputs_is_kept_and_done_anew_with_all_that_fol
     kept = changed.stage("cpt").folder.with_name("cpt.replaced-1")
     assert "cpt 0 200" in (kept / "out.txt").read_text()
     assert any("changed: cpt.max_steps" in line and str(kept) in line for line in said)
+    beside = {path.name for path in changed.folder.rglob("*.replaced-*")}
+    assert beside == {"cpt.replaced-1", "sft.replaced-1", "final.replaced-1"}
 
 
 def test_keys_that_change_no_weight_leave_a_stage_as_it_is(jobs, lab):

@@ -13,6 +13,7 @@ from pathlib import Path
 from ultralong_hf.errors import InputError, RunError, StageFailed, UltraLongError
 from ultralong_hf.output_files import printing_to
 from ultralong_hf.pipeline.jobs import do_job, model_of
+from ultralong_hf.pipeline.progress import showing_progress
 from ultralong_hf.pipeline.run import Run
 from ultralong_hf.pipeline.stages import Stage
 
@@ -30,7 +31,7 @@ def carry_out(
     """
     log = run.log(stage.name)
     command = stage_command(run, stage, launch)
-    with printing_to(log) as file:
+    with showing_progress(log), printing_to(log) as file:
         print(
             f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {stage.name}: {_told(command)}", file=file, flush=True
         )

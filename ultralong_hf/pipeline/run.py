@@ -146,7 +146,7 @@ def locked(run: Run) -> Iterator[None]:
 
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(run.folder / LOCK, timeout=0):
+        with FileLock(run.folder / LOCK, timeout=1):  # `is_running` holds it for a moment
             yield
     except Timeout:
         raise RunError(

@@ -111,7 +111,11 @@ def _refuse_foreign(stage: Stage) -> None:
 def _set_aside(state: StageState, say: Callable[[str], None]) -> None:
     """Renames what was made with other inputs: weeks of training are not deleted for an edited key."""
     folder = state.stage.folder
-    if not folder.exists():
+    if not folder.exists() or state.stage.kind in (
+        "model",
+        "release",
+    ):  # links to weights: made anew in place
+        say(f"{state.stage.name:<15} {state.detail}")
         return
     number = 1
     while (kept := Path(f"{folder}.replaced-{number}")).exists():

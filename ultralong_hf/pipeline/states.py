@@ -74,7 +74,7 @@ def _judge(run: Run, stage: Stage, inputs: Inputs, record: Record | None, runnin
     if record.inputs != inputs:
         if waits := _waits_for(inputs):
             return "stale", waits
-        return "stale", f"changed: {', '.join(differing_keys(record.inputs, inputs))}"
+        return "stale", f"changed: {_few(list(differing_keys(record.inputs, inputs)))}"
     if record.folder != str(stage.folder):
         return "stale", f"its output was to be in {record.folder}"
     if not record.is_done:
@@ -108,3 +108,12 @@ def last_step(folder: Path) -> int:
 def _waits_for(inputs: Inputs) -> str:
     missing = [name for name, digest in inputs["needs"].items() if digest is None]
     return f"waits for {', '.join(missing)}" if missing else ""
+
+
+def _few(keys: list[str], most: int = 4) -> str:
+    """
+    >>> _few(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    left = len(keys) - most
+    return ", ".join(keys[:most]) + (f" and {left} more" if left > 0 else "")
