@@ -154,6 +154,16 @@ def test_a_run_is_opened_by_its_folder_as_it_was_begun(jobs, lab):
     assert set(words(found).values()) == {"done"}
 
 
+def test_a_folder_belongs_to_one_recipe(jobs, lab, tmp_path):
+    quietly(lab(), only=["prepare"])
+    other = tmp_path / "other.yaml"
+    other.write_text(lab().recipe_file.read_text())
+    with pytest.raises(RunError, match="holds a run of lab: choose another --output"):
+        quietly(open_run(other, output_dir=lab().folder))
+    with pytest.raises(RunError, match="--output goes with a recipe"):
+        open_run(lab().folder, output_dir=tmp_path / "elsewhere")
+
+
 def test_a_folder_without_a_run_is_no_run(tmp_path):
     with pytest.raises(RunError, match=r"holds no run: it has no run\.json"):
         open_run(tmp_path)

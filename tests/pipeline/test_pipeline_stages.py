@@ -50,6 +50,11 @@ def test_a_stage_that_others_need_cannot_be_left_out():
     assert error.value.faults[0] == "'evaluate-bas' is no stage. Nearest: evaluate-base."
 
 
+def test_two_stages_in_one_folder_are_refused():
+    with pytest.raises(RunError, match="cpt and sft would both leave their output in outputs/lab/cpt"):
+        open_run("lab", overrides={"sft.output_dir": "outputs/lab/cpt"})
+
+
 def test_a_recipe_keeps_its_folders_and_an_output_moves_them_all(tmp_path):
     assert {stage.name: str(stage.folder) for stage in open_run("lab").stages} == {
         "prepare": "outputs/lab/store",

@@ -82,7 +82,12 @@ def _train(run: Run, stage: Stage) -> None:
 
 
 def _evaluate(run: Run, stage: Stage) -> None:
-    measure(model_of(run, stage), run, stage.folder)
+    model = model_of(run, stage)
+    if stage.model is None and (revision := run.recipe.model.revision) is not None:
+        from ultralong_hf.rope.folder import find_model
+
+        model = str(find_model(model, with_weights=True, revision=revision))
+    measure(model, run, stage.folder)
 
 
 def measure(model: str, run: Run, folder: Path) -> Report:

@@ -61,7 +61,9 @@ class Run:
         return self.folder / RECIPE_FILE
 
     def write(self) -> None:
-        """Binds the folder to this run: run.json and recipe.yaml."""
+        """Binds the folder to this run: run.json, recipe.yaml. Raises RunError for one of another recipe."""
+        if is_run(self.folder) and (other := _read(self.folder)["recipe"]) != self.source:
+            raise RunError(f"{self.folder} holds a run of {other}: choose another --output, or remove it.")
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.recipe_file.with_name(f".{RECIPE_FILE}.partial")
         partial.write_text(recipe_text(self.recipe), encoding="utf-8")
@@ -94,6 +96,8 @@ def open_run(
     given = dict(overrides or {})
     if is_run(recipe_or_run):
         folder = Path(recipe_or_run)
+        if output_dir is not None:
+            raise RunError(f"{folder} is a run, which stays where it is: --output goes with a recipe.")
         content = _read(folder)
         source = content["recipe"]
         given = {**content["overrides"], **given}

@@ -88,7 +88,7 @@ def build_stages(
     if "publish" not in left_out:
         evaluations = (stage.name for stage in stages if stage.kind == "evaluation")
         stages.append(Stage("publish", "release", folder / "release", (last, *evaluations), last))
-    _check_needs(stages)
+    _check(stages)
     return tuple(sorted(stages, key=lambda stage: order.index(stage.name)))
 
 
@@ -116,7 +116,7 @@ def _trained(recipe: Recipe, names: Sequence[str]) -> list[Stage]:
     return stages
 
 
-def _check_needs(stages: Sequence[Stage]) -> None:
+def _check(stages: Sequence[Stage]) -> None:
     there = {stage.name for stage in stages}
     faults = [
         f"{need} cannot be left out: {stage.name} needs it."
@@ -124,5 +124,10 @@ def _check_needs(stages: Sequence[Stage]) -> None:
         for need in stage.needs
         if need not in there
     ]
+    at: dict[Path, str] = {}
+    for stage in stages:
+        other = at.setdefault(stage.folder.absolute(), stage.name)
+        if other != stage.name:
+            faults.append(f"{other} and {stage.name} would both leave their output in {stage.folder}.")
     if faults:
         raise RunError(*dict.fromkeys(faults))
