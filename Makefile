@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 SEEDS ?= 1
 
-.PHONY: quickstart test test-slow ablations reach docs style format clean
+.PHONY: quickstart test test-slow ablations reach docs notebooks style format clean
 
 quickstart: $(VENV)/.base
 	$(BIN)/ultralong lab quickstart --seeds $(SEEDS)
@@ -26,6 +26,10 @@ reach: $(VENV)/.base
 # The site, in outputs/site; a warning, such as a link to nothing, is an error.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Each is run again, and written with its outputs.
+notebooks: $(VENV)/.notebooks
+	$(BIN)/python notebooks/execute.py
 
 style: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -51,6 +55,10 @@ $(VENV)/.test: $(VENV)/.base
 
 $(VENV)/.docs: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
+
+$(VENV)/.notebooks: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[notebooks]"
 	touch $@
 
 clean:

@@ -104,3 +104,15 @@ def test_every_page_of_the_nav_that_is_no_page_yet_is_one_of_those_being_written
     assert missing <= {"pipeline.md"}
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert len(pages & named) > 20
+
+
+def test_files_that_the_pages_name_are_there():
+    missing = []
+    for page in [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]:
+        named = re.findall(
+            r"`((?:tests|benchmarks|examples|docs|ultralong_hf)/[\w./-]+\w)`", page.read_text("utf-8")
+        )
+        missing += [
+            f"{page.name}: {path}" for path in named if "NAME" not in path and not (ROOT / path).exists()
+        ]
+    assert missing == []
