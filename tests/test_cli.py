@@ -36,7 +36,14 @@ def test_public_names_are_those_of_the_contract_and_all_resolve():
 
 
 @pytest.mark.parametrize(
-    "module", ["ultralong_hf", "ultralong_hf.cli", "ultralong_hf.recipes", "ultralong_hf.data"]
+    "module",
+    [
+        "ultralong_hf",
+        "ultralong_hf.cli",
+        "ultralong_hf.recipes",
+        "ultralong_hf.data",
+        "ultralong_hf.pipeline",
+    ],
 )
 def test_import_loads_no_torch(module):
     code = f"import sys, {module}; print('torch' in sys.modules, 'transformers' in sys.modules)"

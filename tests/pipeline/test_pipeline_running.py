@@ -137,6 +137,14 @@ def test_a_folder_with_files_of_others_is_left_alone(jobs, lab):
     assert thesis.read_text() == "x"
 
 
+def test_a_stage_that_is_moved_onto_files_of_others_leaves_them_alone(jobs, lab, tmp_path):
+    quietly(lab())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(RunError, match="holds files that no run has made"):
+        quietly(lab(**{"sft.output_dir": str(tmp_path / "mine")}))
+
+
 def test_stages_are_chosen_and_need_what_comes_before_them(jobs, lab):
     with pytest.raises(RunError, match="cpt needs prepare, extend, which is not done"):
         quietly(lab(), only=["cpt"])

@@ -54,16 +54,11 @@ def carry_out(
 
 def stage_command(run: Run, stage: Stage, launch: Sequence[str] | None = None) -> list[str] | None:
     """The process that does the stage; None: this one."""
-    if stage.kind not in ("training", "evaluation"):
-        return None
-    if launch is None and runs_here(run):
+    if stage.kind not in ("training", "evaluation") or (launch is None and runs_here(run)):
         return None
     if stage.kind == "evaluation":
-        return (
-            None
-            if runs_here(run)
-            else [sys.executable, "-m", "ultralong_hf.pipeline", str(run.folder), stage.name]
-        )
+        words = [sys.executable, "-m", "ultralong_hf.pipeline", str(run.folder), stage.name]
+        return None if runs_here(run) else words
     return [
         *(launch or LAUNCH),
         *("-m", "ultralong_hf.training", stage.name),

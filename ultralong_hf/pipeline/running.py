@@ -16,6 +16,8 @@ from ultralong_hf.pipeline.run import Run, locked
 from ultralong_hf.pipeline.stages import Stage, check_names
 from ultralong_hf.pipeline.states import StageState, look_at
 
+_LINKS = ("model", "release")
+"""Kinds whose folders link to weights, and are made anew in place."""
 _LIBRARIES = ("ultralong-hf", "torch", "transformers", "trl", "accelerate", "datasets")
 
 
@@ -79,9 +81,9 @@ def _begin(run: Run, state: StageState, say: Callable[[str], None]) -> Record:
     stage, record = state.stage, state.record
     if missing := [name for name, digest in state.inputs["needs"].items() if digest is None]:
         raise RunError(f"{stage.name} needs {', '.join(missing)}, which is not done: run it first.")
-    if record is None:
+    if record is None or record.folder != str(stage.folder):
         _refuse_foreign(stage)
-    elif state.word == "stale" and record.folder == str(stage.folder):
+    elif state.word == "stale":
         _set_aside(state, say)
     again = record is not None and state.word != "stale"
     begun = Record(
@@ -111,10 +113,7 @@ def _refuse_foreign(stage: Stage) -> None:
 def _set_aside(state: StageState, say: Callable[[str], None]) -> None:
     """Renames what was made with other inputs: weeks of training are not deleted for an edited key."""
     folder = state.stage.folder
-    if not folder.exists() or state.stage.kind in (
-        "model",
-        "release",
-    ):  # links to weights: made anew in place
+    if not folder.exists() or state.stage.kind in _LINKS:
         say(f"{state.stage.name:<15} {state.detail}")
         return
     number = 1
