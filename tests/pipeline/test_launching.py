@@ -88,3 +88,19 @@ def test_two_processes_do_not_train_in_one_folder(lab, tmp_path):
 def test_what_is_no_stage_of_training_is_refused():
     with pytest.raises(RecipeError, match="'prepare' is no stage that trains"):
         trainer_maker("prepare")
+
+
+@pytest.mark.slow
+def test_a_run_through_accelerate_ends_with_the_digests_of_one_in_this_process(tmp_path):
+    from killed_pipelines import SKIP, TINY
+
+    def digests(name, launch):
+        run = open_run("lab", output_dir=tmp_path / name, overrides=TINY, skip=SKIP)
+        return [state.digest for state in run_pipeline(run, launch=launch, say=lambda line: None)]
+
+    here = digests("here", None)
+    launched = digests(
+        "launched", [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
+    )
+    assert None not in here
+    assert launched == here
