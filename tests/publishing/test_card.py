@@ -10,7 +10,7 @@ from run_folders import records_of, write_run
 from ultralong_hf.errors import EvaluationError, ReleaseError
 from ultralong_hf.publishing import publish
 from ultralong_hf.publishing.checks import card_faults
-from ultralong_hf.publishing.provenance import cost_of, recipe_values
+from ultralong_hf.publishing.provenance import cost_of, recipe_values, trace
 from ultralong_hf.publishing.results import read_results
 from ultralong_hf.recipes import load_recipe
 
@@ -151,6 +151,24 @@ def test_counts_settings_and_cost_come_from_what_the_stages_left(source, tmp_pat
     assert "Instruction tuning: " not in text
     assert ModelCard(text).data.datasets == ["org/talks"]
     assert "learning\\_rate | 0.002" in text
+
+
+def test_only_the_stages_up_to_the_models_own_are_told(tmp_path):
+    folders = {stage: tmp_path / stage for stage in ("cpt", "sft", "preference", "orpo", "grpo")}
+    recipe = load_recipe("lab", {f"{stage}.output_dir": str(folder) for stage, folder in folders.items()})
+    for folder in folders.values():
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": 1}))
+
+    def told(model):
+        return [stage.title for stage in trace(recipe, model).stages]
+
+    first, second = "Continued pretraining", "Instruction tuning"
+    assert told(folders["cpt"]) == [first]
+    assert told(folders["sft"] / "checkpoint-5") == [first, second]
+    assert told(folders["orpo"]) == [first, second, "Preferences (ORPO)"]
+    assert len(told(tmp_path / "elsewhere")) == 5
+    assert "its folder is none of theirs" in trace(recipe, tmp_path / "elsewhere").missing[-1]
 
 
 def test_tokens_that_were_counted_anew_after_a_resumption_are_added():

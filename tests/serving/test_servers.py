@@ -2,7 +2,8 @@
 
 The model is the lab's, trained to 4,096 tokens: minutes, unless ULTRALONG_LAB_MODEL names one that
 `ultralong lab quickstart` left. llama.cpp needs `pip install xllamacpp gguf sentencepiece`, and in LLAMA_CPP
-the folder of its repository, for the conversion.
+the folder of its repository, for the conversion. vLLM has an environment of its own: VLLM names the program
+of a build for CPUs.
 """
 
 import math
@@ -65,10 +66,10 @@ def release(tmp_path_factory):
 
 
 @contextmanager
-def running(command, port, folder):
+def running(command, port, folder, **environment):
     """The server of a command, until it answers and while the block runs."""
     (folder / "hub").mkdir()  # without a cache of the hub, transformers serve answers /v1/models with 500
-    environment = {**os.environ, "HF_HUB_CACHE": str(folder / "hub"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_HUB_CACHE": str(folder / "hub"), "OMP_NUM_THREADS": "1"} | environment
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
@@ -113,6 +114,48 @@ def test_transformers_serve_finds_a_needle_in_the_whole_window(release, tmp_path
             progress=False,
         )
     assert report.recall("needle", 4096) >= 0.75
+
+
+@pytest.fixture(scope="module")
+def vllm():
+    """The program."""
+    program = os.environ.get("VLLM")
+    if program is None:
+        pytest.skip("VLLM does not name a vllm program for CPUs")
+    return program
+
+
+@contextmanager
+def vllm_serving(program, model, folder):
+    """vLLM by the command printed, on a CPU, without compiling first."""
+    port = free_port()
+    [[_, *arguments]] = serve_config(model, engine="vllm", gpu="cpu", port=port).commands
+    command = [program, *arguments, "--dtype", "float32", "--enforce-eager"]
+    with running(command, port, folder, VLLM_CPU_KVCACHE_SPACE="1", VLLM_NO_USAGE_STATS="1") as url:
+        yield url
+
+
+def test_vllm_finds_a_needle_in_the_whole_window(release, tmp_path, vllm):
+    with vllm_serving(vllm, release, tmp_path) as url:
+        with EndpointClient(url) as client:
+            assert ask_server(client, name=str(release), length=4096).window == 4096
+        options = {"lengths": ["1K", "4K"], "depths": [0, 50, 100], "samples": 2, "progress": False}
+        report = evaluate(str(release), "needle", engine=url, engine_model=str(release), **options)
+    assert report.recall("needle", 4096) >= 0.75
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_vllm_computes_yarn_with_its_attention_factor_as_transformers_does(tmp_path, vllm):
+    model = tmp_path / "yarn"
+    extend_context(base_model_path(), "4K", output_dir=model, attention_factor=1.1)
+    ids, expected = next_token(model, 3000)
+    with vllm_serving(vllm, model, tmp_path) as url, EndpointClient(url) as client:
+        asked = {"prompt": ids, "max_tokens": 1, "logprobs": 5, "return_tokens_as_token_ids": True}
+        answer = client.post("completions", {"model": str(model), **asked})
+    [likeliest] = answer["choices"][0]["logprobs"]["top_logprobs"]
+    found = {int(name.rpartition(":")[2]): value for name, value in likeliest.items()}
+    assert len(found) >= 5
+    assert max(abs(expected[one].item() - value) for one, value in found.items()) < 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -167,12 +210,7 @@ def test_llama_cpp_computes_yarn_by_the_flags_given_and_not_without(tmp_path, ll
         ratio = float(flags["--override-kv"].rpartition(":")[2])
         assert ratio == pytest.approx(attention_factor / (0.1 * math.log(16) + 1), rel=1e-6)
     convert(repository, model, tmp_path / "yarn.gguf", ratio)
-    text = "\n".join(document for document, _ in zip(held_out_documents(), range(40), strict=False))
-    ids = AutoTokenizer.from_pretrained(model)(text)["input_ids"][:3000]
-    assert len(ids) == 3000
-    with torch.no_grad():
-        logits = AutoModelForCausalLM.from_pretrained(model)(torch.tensor([ids])).logits[0, -1]
-    expected = torch.log_softmax(logits, -1)
+    ids, expected = next_token(model, 3000)
     betas = {
         "yarn_beta_fast": float(flags["--yarn-beta-fast"]),
         "yarn_beta_slow": float(flags["--yarn-beta-slow"]),
@@ -181,6 +219,16 @@ def test_llama_cpp_computes_yarn_by_the_flags_given_and_not_without(tmp_path, ll
     bare = largest_difference(start(xllamacpp, tmp_path / "yarn.gguf", 4096), ids, expected)
     assert given < 0.05  # its cache is float16
     assert bare > 0.5
+
+
+def next_token(model, length):
+    """Ids of real text, and the log-probabilities of what follows them, by transformers."""
+    text = "\n".join(document for document, _ in zip(held_out_documents(), range(40), strict=False))
+    ids = AutoTokenizer.from_pretrained(model)(text)["input_ids"][:length]
+    assert len(ids) == length
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(model)(torch.tensor([ids])).logits[0, -1]
+    return ids, torch.log_softmax(logits, -1)
 
 
 def largest_difference(server, ids, expected):

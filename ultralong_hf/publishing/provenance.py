@@ -73,15 +73,22 @@ class Provenance:
     missing: list[str] = field(default_factory=list)
 
 
-def trace(recipe: Recipe) -> Provenance:
-    """What the stages of `recipe` left, each in the folder that it names."""
+def trace(recipe: Recipe, model: Path) -> Provenance:
+    """What the stages of `recipe` left, each in the folder that it names, up to the one that left `model`.
+
+    Where none did, all that were run are told, and that it is not known which the model comes from.
+    """
     from ultralong_hf.training.configs import output_folder
     from ultralong_hf.training.samples import blend_folder
 
     found = Provenance()
+    chain = _chain({stage: output_folder(recipe, stage) for stage in STAGES}, model)
     _trace_store(found, Path(recipe.data.output_dir), recipe)
-    _trace_blend(found, blend_folder(recipe))
+    if "sft" in chain:
+        _trace_blend(found, blend_folder(recipe))
     for stage, title in STAGES.items():
+        if stage not in chain:
+            continue
         section = getattr(recipe, stage)
         if not section:
             continue
@@ -93,10 +100,21 @@ def trace(recipe: Recipe) -> Provenance:
             found.missing.append(f"what the stage {stage} cost: it left no checkpoint with its logs")
         cost = None if state is None else cost_of(state)
         found.stages.append(StageFacts(title, _settings(section, cost), cost))
-    sources = [*recipe.data.sources, *recipe.instruct.sources]
+    if len(chain) == len(STAGES) and found.stages:
+        found.missing.append("which of these stages the model comes from: its folder is none of theirs")
+    sources = [*recipe.data.sources, *(recipe.instruct.sources if "sft" in chain else ())]
     ids = [source.path for source in sources if _is_hub_id(source.path)]
     found.datasets[:] = dict.fromkeys([*ids, *found.datasets])
     return found
+
+
+def _chain(folders: Mapping[str, Path], model: Path) -> tuple[str, ...]:
+    """The stages before the one that left `model`, or a checkpoint of it, and that one; all for another."""
+    places = (model.resolve(), model.resolve().parent)
+    own = next((stage for stage in STAGES if folders[stage].resolve() in places), None)
+    if own is None:
+        return tuple(STAGES)
+    return tuple(stage for stage in dict.fromkeys(("cpt", "sft", own)) if own != "cpt" or stage == "cpt")
 
 
 def cost_of(state: Mapping[str, Any]) -> Cost:

@@ -122,7 +122,9 @@ def publish(
         if recipe is not None:
             text = yaml.safe_dump(recipe_values(recipe), sort_keys=False, allow_unicode=True)
             (folder / RECIPE).write_text(text, encoding="utf-8")
-        facts = _facts(folder, name, repo_id, origin, inherited, recipe)
+        facts = _facts(folder, name, repo_id, origin, inherited)
+        provenance = trace(recipe, source) if recipe is not None else Provenance()
+        facts = replace(facts, provenance=provenance, has_recipe=recipe is not None)
         facts = replace(facts, hardware=hardware, merged=merged, serving=_serving(folder, repo_id or name))
         faults = settle_licence(folder, origin, inherited, name, _changes(facts))
         _write_card(folder, facts, own, results, safety)
@@ -160,7 +162,6 @@ def _facts(
     repo_id: str | None,
     origin: Any,
     inherited: Inherited,
-    recipe: Recipe | None,
 ) -> CardFacts:
     config = read_json(folder / CONFIG)
     text = config.get("text_config") or config
@@ -183,8 +184,6 @@ def _facts(
         rules=inherited.rules,
         licence_found=inherited.found,
         languages=(languages,) if isinstance(languages, str) else tuple(map(str, languages)),
-        provenance=trace(recipe) if recipe is not None else Provenance(),
-        has_recipe=recipe is not None,
         has_chat_template=(folder / "chat_template.jinja").is_file()
         or (folder / "chat_template.json").is_file()
         or bool(tokenizer.get("chat_template")),
