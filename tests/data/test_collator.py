@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ultralong_hf import LongContextCollator, prepare_dataset
 from ultralong_hf.data.collator import find_separators
-from ultralong_hf.errors import BatchError, ParallelSizeError
+from ultralong_hf.errors import BatchError, LengthError, ParallelSizeError
 
 ROWS = [{"input_ids": [5, 9, 6, 7]}, {"input_ids": [1, 2, 3, 9]}]
 
@@ -117,6 +117,12 @@ def test_refuses_rows_that_are_no_full_rows(rows, fault):
 def test_rows_of_one_batch_must_be_of_one_length_when_none_is_given():
     with pytest.raises(BatchError, match="row 1 of the batch has 3 tokens, not 4"):
         LongContextCollator()([ROWS[0], {"input_ids": [1, 2, 3]}])
+
+
+def test_a_length_may_be_a_text():
+    assert LongContextCollator("1K", shards=2).target_length == 1024
+    with pytest.raises(LengthError, match="'1Q' is no length"):
+        LongContextCollator("1Q")
 
 
 def test_a_full_mask_is_no_padding():

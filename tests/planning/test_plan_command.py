@@ -20,7 +20,7 @@ def test_plan_prints_a_table_json_and_a_picture(tmp_path, capsys):
 
 
 def test_plan_lists_its_gpus(capsys):
-    assert cli.main(["plan", "lab", "--gpu", "list"]) == 0
+    assert cli.main(["plan", "--gpu", "list"]) == 0
     assert "h200-141g" in capsys.readouterr().out
 
 
@@ -28,6 +28,8 @@ def test_bad_input_ends_with_status_2(capsys):
     assert cli.main(["plan", "ultralong-1m", "--set", "nothing"]) == 2
     assert cli.main(["plan", "ultralong-1m", "--host-memory", "much"]) == 2
     assert cli.main(["plan", "ultralong-1m", "--set", "memory.tield_mlp=true"]) == 2
-    lines = capsys.readouterr().err.splitlines()
+    assert cli.main(["plan", "--gpus", "8"]) == 2
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert last == "error: name a recipe, such as ultralong-1m, or a model with --length."
     assert all(line.startswith("error: ") for line in lines)
     assert "Nearest: memory.tiled_mlp" in lines[-1]

@@ -21,7 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `ultralong plan`."""
     parser.epilog = EXAMPLE
     add = parser.add_argument
-    add("what", metavar="RECIPE|MODEL", help="a preset, a recipe's YAML file, a model folder or a hub id")
+    add(
+        "what",
+        nargs="?",
+        metavar="RECIPE|MODEL",
+        help="a preset, a recipe's YAML file, a model folder or a hub id",
+    )
     add("--length", metavar="TOKENS", help="of a row, such as 4M (default: the recipe's)")
     add("--gpus", type=int, metavar="N", help="how many there are (default: the least that fit)")
     add("--gpu", default="h100-80g", metavar="NAME", help="which; --gpu list shows them (default: h100-80g)")
@@ -46,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     if args.gpu == "list":
         print(_gpu_table())
         return 0
+    if args.what is None:
+        raise PlanError("name a recipe, such as ultralong-1m, or a model with --length.")
     from ultralong_hf.planning import plan
 
     found = plan(

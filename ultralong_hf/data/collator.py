@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ultralong_hf.errors import BatchError, ParallelSizeError
+from ultralong_hf.lengths import parse_length
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,8 @@ class LongContextCollator:
     attention paths need no N x N mask, also where a row is split over devices. For the same reason rows that
     hold padding are refused. Rows are lists, arrays or tensors, as `datasets` gives them in any format.
 
-    - `target_length`: tokens of every row; none: that of the first row of each batch.
+    - `target_length`: tokens of every row, an int or a text such as "1M"; none: that of the first row of each
+      batch.
     - `separator_token_id`: the token, or the tokens in order, between documents; needed by the next two. A
       separator that the edge of a row cuts in two is not recognised: at most its length - 1 tokens at an end.
     - `loss_on_separators`: False sets the labels of separators to -100.
@@ -33,12 +35,12 @@ class LongContextCollator:
       separator and there is no mask, from which transformers builds a block-diagonal one (N x N with sdpa).
       The first token of a document, which nothing precedes, gets the label -100.
 
-    Raises BatchError or ParallelSizeError, here or when called.
+    Raises BatchError, ParallelSizeError or LengthError, here or when called.
     """
 
     def __init__(
         self,
-        target_length: int | None = None,
+        target_length: int | str | None = None,
         *,
         separator_token_id: int | Sequence[int] | None = None,
         loss_on_separators: bool = True,
@@ -48,7 +50,7 @@ class LongContextCollator:
         if isinstance(separator_token_id, int):
             separator_token_id = [separator_token_id]
         self.separator_ids = tuple(separator_token_id or ())
-        self.target_length = target_length
+        self.target_length = None if target_length is None else parse_length(target_length)
         self.loss_on_separators = loss_on_separators
         self.shards = shards
         self.mask_documents = mask_documents
@@ -60,8 +62,8 @@ class LongContextCollator:
                 f"documents cannot be masked from each other in rows that are split into {shards} parts. "
                 "Use mask_documents=False, or do not split rows."
             )
-        if target_length is not None:
-            check_shards(target_length, shards)
+        if self.target_length is not None:
+            check_shards(self.target_length, shards)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """The batch of these rows, each a mapping with `input_ids` [N]."""
