@@ -89,7 +89,7 @@ def main() -> None:
     hit_stages: dict[str, int] = {}
     while hits < kills:
         place = folder / f"killed-{runs}"
-        while not run(place, kill_after=rng.uniform(0, seconds) if hits < kills else None):
+        while not run(place, kill_after=rng.uniform(0.1, 1) * seconds if hits < kills else None):
             hits += 1
             for state in survey(tiny_run(place)) if (place / "run.json").is_file() else []:
                 if state.word == "interrupted":
