@@ -120,6 +120,7 @@ def cases(quick: bool) -> list[Case]:
         "attention kept": {"memory.recompute": "all_but_attention"},
         "checkpoints on disk": {"memory.checkpoint_storage": "disk"},
         "LM head 128 at a time": {"memory.lm_head_tile": 128},
+        "whole logits": {"memory.lm_head": "whole"},
         "accumulation": {"cpt.gradient_accumulation_steps": 2},
         "2 rows": {"cpt.per_device_train_batch_size": 2},
         "LoRA": {"memory.lora": {"rank": 8}},
