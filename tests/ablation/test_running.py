@@ -78,6 +78,14 @@ def test_the_lab_trains_equally_too():
     assert set(tokens.values()) == {36 * 4096}
 
 
+def test_every_seed_of_the_lab_is_a_recipe_that_can_be_trained():
+    """The lab's own GRPO prompts have a seed, which is that of one trial."""
+    trials = plan_ablation("rope", output_dir="out", seeds=5).trials
+    assert {trial.seed for trial in trials} == set(range(5))
+    for trial in trials:
+        assert all(recipe.cpt["seed"] == trial.seed for recipe in trial.stage_recipes()), trial.name
+
+
 def test_reach_stretches_further_with_the_recipes_headroom_and_changes_one_thing_a_time():
     [study] = plan_ablation("reach", output_dir="out", seeds=1).studies
     stages = {arm.key: arm.stages[0] for arm in study.arms}
