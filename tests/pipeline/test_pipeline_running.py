@@ -172,6 +172,22 @@ def test_a_folder_belongs_to_one_recipe(jobs, lab, tmp_path):
         open_run(lab().folder, output_dir=tmp_path / "elsewhere")
 
 
+def test_a_run_is_the_same_however_its_folder_is_spelled(jobs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quietly(open_run("lab", output_dir="run"))
+    assert set(words(open_run(tmp_path / "run")).values()) == {"done"}
+    assert set(words(open_run("./run/")).values()) == {"done"}
+
+
+def test_a_run_whose_paths_are_seen_from_elsewhere_is_refused(jobs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quietly(open_run("lab", output_dir="run"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="its paths are as seen from there"):
+        open_run(tmp_path / "run")
+
+
 def test_a_folder_without_a_run_is_no_run(tmp_path):
     with pytest.raises(RunError, match=r"holds no run: it has no run\.json"):
         open_run(tmp_path)

@@ -112,6 +112,8 @@ def _training_inputs(run: Run, stage: Stage) -> Inputs:
     elif stage.name in PREFERENCES:
         name = "grpo_data" if stage.name == "grpo" else "preference_data"
         inputs[name] = asdict(getattr(recipe, name))
+        if inputs[name].get("grounded") is not None:
+            del inputs[name]["grounded"]["output_dir"]
         if stage.name != "grpo":
             inputs["pairs"] = [_source_identity(one) for one in recipe.preference_data.sources]
     return inputs

@@ -31,6 +31,10 @@ class Record:
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of the libraries that made it."""
 
+    def is_in(self, folder: Path) -> bool:
+        """Whether its output is in that folder, however it is spelled."""
+        return Path(self.folder).absolute() == folder.absolute()
+
     @property
     def is_done(self) -> bool:
         return self.digest is not None

@@ -74,6 +74,7 @@ class Run:
             "preference": self.preference,
             "skip": list(self.skip),
             "name": self.name,
+            "begun_in": None if self.folder.is_absolute() else str(Path.cwd()),
         }
         write_json(self.folder / RUN_FILE, content)
 
@@ -99,6 +100,7 @@ def open_run(
         if output_dir is not None:
             raise RunError(f"{folder} is a run, which stays where it is: --output goes with a recipe.")
         content = _read(folder)
+        _check_place(folder, content["begun_in"])
         source = content["recipe"]
         given = {**content["overrides"], **given}
         preference = preference or content["preference"]
@@ -196,9 +198,20 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / RUN_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        wanted = {key: content[key] for key in ("recipe", "overrides", "preference", "skip", "name")}
+        wanted = {
+            key: content[key] for key in ("recipe", "overrides", "preference", "skip", "name", "begun_in")
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged: run the recipe again with --output {folder}.") from error
     if wanted["recipe"] not in PRESETS and not Path(wanted["recipe"]).is_file():
         raise RunError(f"{path} names the recipe {wanted['recipe']}, which is no longer there.")
     return wanted
+
+
+def _check_place(folder: Path, begun_in: str | None) -> None:
+    """A run whose paths are relative goes on where they lead to the same files."""
+    if begun_in not in (None, str(Path.cwd())):
+        raise RunError(
+            f"{folder} was begun in {begun_in}, and its paths are as seen from there: give the "
+            f"command in that folder. (If it was moved, say so in its {RUN_FILE}.)"
+        )

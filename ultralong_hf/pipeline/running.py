@@ -81,7 +81,7 @@ def _begin(run: Run, state: StageState, say: Callable[[str], None]) -> Record:
     stage, record = state.stage, state.record
     if missing := [name for name, digest in state.inputs["needs"].items() if digest is None]:
         raise RunError(f"{stage.name} needs {', '.join(missing)}, which is not done: run it first.")
-    if record is None or record.folder != str(stage.folder):
+    if record is None or not record.is_in(stage.folder):
         _refuse_foreign(stage)
     elif state.word == "stale":
         _set_aside(state, say)

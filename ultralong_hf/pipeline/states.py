@@ -75,7 +75,7 @@ def _judge(run: Run, stage: Stage, inputs: Inputs, record: Record | None, runnin
         if waits := _waits_for(inputs):
             return "stale", waits
         return "stale", f"changed: {_few(list(differing_keys(record.inputs, inputs)))}"
-    if record.folder != str(stage.folder):
+    if not record.is_in(stage.folder):
         return "stale", f"its output was to be in {record.folder}"
     if not record.is_done:
         return ("running" if running else "interrupted"), progress_of(run, stage)
