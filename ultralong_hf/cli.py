@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ultralong_hf import __version__
 from ultralong_hf.errors import InputError, UltraLongError
@@ -29,7 +28,8 @@ COMMANDS = {
     "lab": "the laptop lab: its corpus, tokenizer and base model, and the quickstart",
 }
 
-# Subcommands that take any key of a recipe, `--section.key value`, as `args.overrides`.
+# Subcommands that take any key of a recipe, `--section.key value`, as `args.overrides`; `args.words` is all
+# that was written.
 WITH_KEYS = ("run",)
 
 # Commands of two words whose options are their own: commands/NAME.py has `run(arguments)`.
@@ -67,12 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse_and_run(command: str | None, arguments: list[str]) -> int:
-    words, overrides = arguments, dict[str, Any]()
+    known = argparse.Namespace()
     if command in WITH_KEYS:
         from ultralong_hf.recipes.overrides import take_overrides
 
-        arguments, overrides = take_overrides(arguments)
-    parsed = build_parser(command).parse_args(arguments, argparse.Namespace(overrides=overrides, words=words))
+        known.words = arguments
+        arguments, known.overrides = take_overrides(arguments)
+    parsed = build_parser(command).parse_args(arguments, known)
     return int(parsed.run(parsed))
 
 

@@ -67,7 +67,8 @@ def test_the_papers_grid_is_drawn(tmp_path):
     assert draw_heatmap([("paper", cells)], tmp_path / "p.png", title="Passkey").read_bytes().startswith(PNG)
 
 
-def test_drawing_leaves_pyplot_alone(tmp_path):
+def test_drawing_leaves_pyplot_alone(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)  # another test may have imported it
     draw_heatmap([("", CELLS)], tmp_path / "map.png")
     assert "matplotlib.pyplot" not in sys.modules
 

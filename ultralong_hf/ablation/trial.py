@@ -63,8 +63,9 @@ class Trial:
     def stage_overrides(self, number: int) -> dict[str, Any]:
         """What stage `number` changes of the recipe, folders and the lab's documents aside."""
         seeds = {f"{section}.seed": self.seed for section in SEEDED}
-        # no arm is trained by rewards, whose prompts must have another seed than the evaluation's
-        return {**seeds, "grpo": {}, **self.overrides, **self.arm.stages[number]}
+        # a recipe wants another seed for the prompts of rewards, though no arm is trained by them
+        seeds["grpo_data.seed"] = self.seed + 1
+        return {**seeds, **self.overrides, **self.arm.stages[number]}
 
     def stage_recipes(self) -> list[Recipe]:
         """The recipe of each stage, with its folders. Raises RecipeError for what does not go together."""

@@ -193,7 +193,7 @@ def _estimate_lines(facts: dict[str, Any]) -> str:
 def _merge(args: argparse.Namespace) -> str:
     from ultralong_hf.data.storing.parts import merge_parts
 
-    allowed = {"merge", "json", "command", "run", "stage", "overrides", "words"}
+    allowed = {"merge", "json", "command", "run", "stage"}
     if idle := [
         name for name, value in vars(args).items() if name not in allowed and value not in (None, [], False)
     ]:
