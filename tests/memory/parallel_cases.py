@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from ultralong_hf.memory.adapters import merged_weights
 from ultralong_hf.memory.attention_ops import is_attention_forward
 from ultralong_hf.memory.checkpointing import set_checkpointing
+from ultralong_hf.memory.lm_head import keep_whole_logits
 from ultralong_hf.memory.optimizers import OffloadedState
 from ultralong_hf.memory.storage import DiskStorage
 from ultralong_hf.memory.tiling import tile_modules
@@ -51,6 +52,7 @@ def train(
     offload_optimizer: bool = False,
     adam: bool = False,
     lora: bool = False,
+    whole_logits: bool = False,
 ) -> dict[str, Any]:
     """Losses, gradient norms and weights of three steps, and what ran. `recompute` none: no checkpoints."""
     teach_ring_the_cpu()
@@ -76,6 +78,10 @@ def train(
         if recompute is not None:
             set_checkpointing(model, recompute=recompute, storage=storage)
         trainer = _trl_trainer(model, arguments, lora=lora, parts=None)
+        heads: list[int] = []
+        if whole_logits:
+            keep_whole_logits(trainer.model)
+            trainer.model.lm_head.register_forward_hook(lambda *call: heads.append(call[2].shape[1]))
         plugin.attach(trainer)
         offloaded: list[int] = []
         if offload_optimizer:
@@ -88,6 +94,7 @@ def train(
             "grad_norms": [float(entry["grad_norm"]) for entry in history],
             "weights": weights_of(trainer.model),
             "ran": dict(operators.ran),
+            "heads": heads,
             "stored": storage.stored_bytes if storage else 0,
             "sharded": any(isinstance(weight, DTensor) for weight in trainer.model.parameters()),
             "between_steps": offloaded,

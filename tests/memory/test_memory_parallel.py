@@ -1,6 +1,7 @@
 """The keys of the memory section on two processes, against one process without them."""
 
 import pytest
+from cases import LENGTH
 from parallel_cases import train
 
 ULYSSES = {"size": 2, "backend": "ulysses"}
@@ -42,6 +43,23 @@ def test_tiles_disk_and_kept_attention_under_every_kind_of_launch(workers, tmp_p
     assert_equal(results, plain[False])
     assert all(result["sharded"] is fsdp for result in results)
     assert all(result["stored"] > 0 for result in results)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "fsdp"),
+    [
+        pytest.param(ULYSSES, False, id="ulysses-ddp"),
+        pytest.param(RING, True, id="ring-fsdp2"),
+        pytest.param(ULYSSES, True, id="ulysses-fsdp2", marks=pytest.mark.slow),
+        pytest.param(RING, False, id="ring-ddp", marks=pytest.mark.slow),
+        pytest.param(None, True, id="rows-fsdp2", marks=pytest.mark.slow),
+    ],
+)
+def test_whole_logits_of_each_process_score_its_part_of_the_row(workers, tmp_path, plain, parallel, fsdp):
+    results = workers.run(2, train, str(tmp_path), parallel=parallel, fsdp=fsdp, whole_logits=True)
+    assert_equal(results, plain[False])
+    part = LENGTH // 2 if parallel else LENGTH
+    assert [result["heads"] for result in results] == [[part] * 3] * 2
 
 
 def test_under_ulysses_attention_runs_once_and_its_exchanges_again(workers, tmp_path, plain):

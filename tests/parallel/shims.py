@@ -15,6 +15,16 @@ FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 
+FSDP_LAUNCH = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+"""What `accelerate launch` leaves for a process that shards by FSDP2."""
+
+
 @contextmanager
 def gloo_counts_as_gpu() -> Iterator[None]:
     """accelerate 1.15 turns FSDP2 and DeepSpeed on for accelerators alone; on a CPU it silently runs DDP."""

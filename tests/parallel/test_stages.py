@@ -1,8 +1,14 @@
 """The stages of a recipe whose devices share rows."""
 
+import os
+from contextlib import nullcontext
+from unittest.mock import patch
+
 import pytest
 import torch
 from cases import weights_of
+from shims import FSDP_LAUNCH, gloo_counts_as_gpu
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from ultralong_hf.errors import ParallelError
@@ -42,20 +48,51 @@ def run_stage(stage, folder, batch, **overrides):
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     numbers = [float(entry[key]) for key in ("loss", "grad_norm") for entry in history]
     group = getattr(trainer, "sequence_group", None)
-    return numbers, weights_of(trainer.model), group.size if group else 1, trainer.args.pad_to_multiple_of
+    return numbers, weights_of(trainer.model), group.size if group else 1, trainer
+
+
+def run_padded(stage, folder, batch, **overrides):
+    numbers, weights, size, trainer = run_stage(stage, folder, batch, **overrides)
+    return numbers, weights, size, trainer.args.pad_to_multiple_of
+
+
+def run_batch(folder, fsdp, **overrides):
+    """As it is launched; FSDP2 by what `accelerate launch` leaves for a process."""
+    shim = gloo_counts_as_gpu() if fsdp else nullcontext()
+    with shim, patch.dict(os.environ, FSDP_LAUNCH if fsdp else {}):
+        numbers, weights, size, trainer = run_stage(
+            "cpt", folder, 1, **{"cpt.use_cpu": not fsdp, **overrides}
+        )
+    sharded = any(isinstance(weight, DTensor) for weight in trainer.model.parameters())
+    return numbers, weights, (size, trainer.args.gradient_accumulation_steps, sharded)
 
 
 @pytest.mark.parametrize("stage", ["cpt", "sft"])
 def test_a_stage_on_two_devices_equals_one(workers, tmp_path, stage):
     """The conversations of the lab have different lengths, of which most are odd."""
-    numbers, weights, size, padding = workers.run(1, run_stage, stage, str(tmp_path), 2)[0]
+    numbers, weights, size, padding = workers.run(1, run_padded, stage, str(tmp_path), 2)[0]
     assert (len(numbers), size, padding) == (6, 1, None)
-    for ours in workers.run(2, run_stage, stage, str(tmp_path), 2, **{"parallel.size": 2}):
+    for ours in workers.run(2, run_padded, stage, str(tmp_path), 2, **{"parallel.size": 2}):
         assert ours[2:] == (2, 2 if stage == "sft" else None)
         assert ours[0] == pytest.approx(numbers, rel=1e-5)
         assert ours[1].keys() == weights.keys()
         for name, tensor in weights.items():
             assert (ours[1][name] - tensor).norm() <= 1e-5 * tensor.norm(), name
+
+
+@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp2"])
+def test_a_global_batch_makes_the_same_steps_on_any_number_of_devices(workers, tmp_path, fsdp):
+    """Two rows a step: one process in two passes, two with a row each, two that share each row."""
+    batch = {"parallel.global_batch.cpt": 2}
+    numbers, weights, shape = workers.run(1, run_batch, str(tmp_path), False, **batch)[0]
+    assert (len(numbers), shape) == (6, (1, 2, False))
+    for parts in (1, 2):
+        ranks = workers.run(2, run_batch, str(tmp_path), fsdp, **{**batch, "parallel.size": parts})
+        assert [rank[2] for rank in ranks] == [(parts, parts, fsdp)] * 2
+        for ours in ranks:
+            assert ours[0] == pytest.approx(numbers, rel=1e-5)
+            for name, tensor in weights.items():
+                assert (ours[1][name] - tensor).norm() <= 1e-5 * tensor.norm(), name
 
 
 def test_a_wrong_set_up_is_refused_before_the_weights_are_read(monkeypatch, tmp_path):
