@@ -32,7 +32,8 @@ def test_a_notebook_has_the_cells_of_its_source_and_was_run_in_order(source):
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_notebook_runs(source, tmp_path):
-    nbformat = pytest.importorskip("nbformat", reason="needs the extra notebooks")
-    client = pytest.importorskip("nbclient")
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
-    client.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
