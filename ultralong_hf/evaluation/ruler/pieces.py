@@ -57,14 +57,6 @@ class Pieces:
     def starts(self) -> np.ndarray:
         return self.ends - self.lengths
 
-    def split(self) -> list[Pieces]:
-        """Each piece in a table of its own."""
-        parts = np.split(self.ids, self.ends[:-1]) if len(self) else []
-        return [
-            Pieces([text], ids, self.lengths[place : place + 1], self.sound[place : place + 1])
-            for place, (text, ids) in enumerate(zip(self.texts, parts, strict=True))
-        ]
-
     @classmethod
     def join(cls, tables: Sequence[Pieces]) -> Pieces:
         """All pieces of the tables in one."""

@@ -57,7 +57,9 @@ class Documents:
 
     def __init__(self, texts: Sequence[str], encoder: PieceEncoder) -> None:
         self._texts, self._encoder = texts, encoder
-        self._pieces: dict[int, Pieces] = {}
+        self._rows = np.full(len(texts), -1)
+        self.table = encoder.encode([])
+        """Those needed so far. A row of it stays where it is."""
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -66,13 +68,14 @@ class Documents:
     def mean_characters(self) -> float:
         return sum(map(len, self._texts)) / len(self._texts)
 
-    def of(self, indices: Sequence[int]) -> Pieces:
-        """The documents of these indices in one table."""
-        missing = [index for index in dict.fromkeys(indices) if index not in self._pieces]
-        if missing:
-            made = self._encoder.encode([f"{self._texts[index].strip()}\n\n" for index in missing])
-            self._pieces.update(zip(missing, made.split(), strict=True))
-        return Pieces.join([self._pieces[index] for index in indices])
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """int64, where in the table the documents of these indices are."""
+        missing = indices[self._rows[indices] < 0]
+        if len(missing):
+            made = self._encoder.encode([f"{self._texts[index].strip()}\n\n" for index in missing.tolist()])
+            self._rows[missing] = len(self.table) + np.arange(len(made))
+            self.table = Pieces.join([self.table, made])
+        return self._rows[indices]
 
 
 @dataclass(kw_only=True)
@@ -87,7 +90,8 @@ class QuestionDraft:
     documents: Documents = field(repr=False)
     chosen: np.ndarray = field(repr=False)
     """int64: every document once, those of the question first."""
-    table: Pieces | None = field(default=None, repr=False)
+    rows: np.ndarray | None = field(default=None, repr=False)
+    """Where in the table of documents the first of `chosen` are."""
 
     @property
     def fewest(self) -> int:
@@ -96,22 +100,23 @@ class QuestionDraft:
     def fit(self, room: int) -> int:
         count = int(max(room, 0) * _CHARACTERS_A_TOKEN / self.documents.mean_characters) + 1
         while True:
-            self.table = self.documents.of(self.chosen[:count].tolist())
-            if self.table.ends[-1] > room or count >= len(self.chosen):
+            self.rows = self.documents.rows(self.chosen[:count])
+            lengths = self.documents.table.lengths[self.rows]
+            total = int(lengths.sum())
+            if total > room or count >= len(self.chosen):
                 break
             count *= 2
-        rounds = max(room, 0) // len(self.table.ids) + 1
-        lengths = np.tile(self.table.lengths, rounds)
+        lengths = np.tile(lengths, max(room, 0) // total + 1)
         tokens = np.cumsum(lengths) + self.titles.first(len(lengths)).ends[: len(lengths)]
         return int(np.searchsorted(tokens, room, side="right"))
 
     def layout(self, units: int) -> Layout:
-        assert self.table is not None, "fit() chooses the documents"
+        assert self.rows is not None, "fit() chooses the documents"
         titles = self.titles.first(units)
         order = np.empty(2 * units, dtype=np.int64)
         order[0::2] = np.arange(units)
-        order[1::2] = len(titles) + self._documents(units)
-        return Layout((titles, self.table), order)
+        order[1::2] = len(titles) + self.rows[self._documents(units)]
+        return Layout((titles, self.documents.table), order)
 
     def details(self, units: int) -> Mapping[str, Any]:
         stands = np.isin(self.chosen[self._documents(units)], self.question.needed)
@@ -161,7 +166,8 @@ class QuestionGenerator:
         question = self._library.questions[sample % len(self._library.questions)]
         rng = random_stream(seed, Stream.TEXT)
         own = list(dict.fromkeys((*question.needed, *rng.permutation(question.related).astype(int).tolist())))
-        others = np.setdiff1d(np.arange(len(self._documents)), own)
+        is_other = np.ones(len(self._documents), dtype=bool)
+        is_other[own] = False
         return QuestionDraft(
             before=self.arguments.before,
             after=self.arguments.after.format(query=question.query),
@@ -171,7 +177,7 @@ class QuestionGenerator:
             seed=seed,
             titles=self._titles,
             documents=self._documents,
-            chosen=np.concatenate([np.array(own, dtype=np.int64), rng.permutation(others)]),
+            chosen=np.concatenate([np.array(own, dtype=np.int64), rng.permutation(np.flatnonzero(is_other))]),
         )
 
     def settings(self, length: int) -> Mapping[str, Any]:
