@@ -219,5 +219,5 @@ plt.show()
 #     --output_dir outputs/dpo --bf16 true --activation_checkpointing true --learning_rate 5e-7
 # ```
 #
-# `--packing true` puts several conversations into a row of the SFT stage. [Instructions](../docs/instructions.md)
-# and [alignment](../docs/alignment.md) have the other keys, and what was run and what not.
+# `--packing true` puts several conversations into a row of the SFT stage. Other keys, and what was run and
+# what not: [instructions](../docs/instructions.md), [alignment](../docs/alignment.md).
