@@ -80,6 +80,16 @@ for metric in outcome.headlines:
         print(f"  {arm.title[:40]:40} " + "  ".join(f"{value:.3f}" for value in values))
 
 # %% [markdown]
+# How far the two seeds of an arm lie apart, and how far each arm lies from the first, seed by seed:
+
+# %%
+loss = "loss from position 256 on"
+recipe, *others = (outcome.find(arm.key, loss).by_seed for arm in outcome.study.all_arms)
+for arm, values in zip(outcome.study.all_arms, (recipe, *others), strict=True):
+    differences = ", ".join(f"{value - theirs:+.3f}" for value, theirs in zip(values, recipe, strict=True))
+    print(f"{arm.title[:40]:40} seeds {max(values) - min(values):.3f} apart; from the recipe {differences}")
+
+# %% [markdown]
 # ## What two seeds tell, and what not
 #
 # Large differences show at once: linear interpolation finds next to nothing after so few steps, and RoPE
