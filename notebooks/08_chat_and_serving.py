@@ -12,7 +12,7 @@
 # # 8. Chat and serving
 #
 # Questions over a document in this process, then the same model behind a server on this machine. Needs no
-# GPU and no network; two to three minutes on 2 busy cores, most of it for training the lab's model. On GPUs the
+# GPU and no network; two to three minutes on 2 busy cores, mostly to train the lab's model. On GPUs the
 # model and the server change, as the last section says.
 
 # %%
