@@ -19,7 +19,7 @@ test-slow: $(VENV)/.test
 ablations: $(VENV)/.base
 	$(BIN)/ultralong ablate --seeds 5 --output outputs/ablations
 
-# How far one step goes, up to 128 times the base's window: about two hours on 2 cores.
+# How far one step goes, up to 128 times the base's window: about an hour of CPU time.
 reach: $(VENV)/.base
 	$(BIN)/ultralong ablate reach --seeds 1 --output outputs/reach
 

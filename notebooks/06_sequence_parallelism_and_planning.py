@@ -19,10 +19,12 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 if importlib.util.find_spec("ultralong_hf") is None:  # Colab, for one
-    repository = "git+https://github.com/ORG/ultralong_hf"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", repository], check=True)
+    in_a_clone = Path("../pyproject.toml").exists()
+    source = [".."] if in_a_clone else ["git+https://github.com/ORG/ultralong_hf"]
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *source], check=True)
 
 # %% [markdown]
 # ## The least number of GPUs

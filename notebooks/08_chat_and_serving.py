@@ -19,10 +19,12 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 if importlib.util.find_spec("ultralong_hf") is None:  # Colab, for one
-    repository = "ultralong_hf[chat] @ git+https://github.com/ORG/ultralong_hf"
-    command = [sys.executable, "-m", "pip", "install", "-q", repository, "transformers[serving]"]
+    in_a_clone = Path("../pyproject.toml").exists()
+    source = "..[chat]" if in_a_clone else "ultralong_hf[chat] @ git+https://github.com/ORG/ultralong_hf"
+    command = [sys.executable, "-m", "pip", "install", "-q", source, "transformers[serving]"]
     subprocess.run(command, check=True)
 
 # %% [markdown]
